@@ -1,0 +1,189 @@
+"""Settings of a run: frozen records with the released defaults, derived sizes and checks.
+
+One record per unit, so that a unit that is not plugged in is simply ``None`` (or its plain form).
+Lengths are latent frames unless the name says chunks. Nothing here knows tensors or models.
+
+Defaults: Stream-T1 (arXiv 2605.04461), released code; LongLive for window, sink and steps.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+TIMESTEP_COUNT = 1000  # Wan's flow-matching schedule has 1000 entries
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Few-step schedule: which noise levels the denoiser sees.
+
+    ``steps`` are unshifted timesteps (1000 = pure noise), ``shift`` is Wan's timestep shift;
+    ``context_timestep`` is what a finished chunk is labelled with in its context pass.
+    """
+
+    steps: tuple[int, ...] = (1000, 750, 500, 250)
+    shift: float = 5.0
+    context_timestep: float = 0.0
+
+    def __post_init__(self) -> None:
+        descending = all(a > b for a, b in zip(self.steps, self.steps[1:], strict=False))
+        if not self.steps or not descending or not 0 < self.steps[-1] <= self.steps[0] <= 1000:
+            raise ValueError(
+                f"denoising steps {self.steps}: give one or more falling numbers from 1000 to 1, "
+                "for example 1000, 750, 500, 250"
+            )
+        if not self.shift > 0:
+            raise ValueError(f"timestep shift {self.shift}: it must be above 0 (Wan: 5)")
+
+    @classmethod
+    def evenly(cls, count: int, shift: float = 5.0) -> "Schedule":
+        """``count`` steps spread evenly from 1000: 4 gives 1000, 750, 500, 250."""
+        if not 1 <= count <= 100:
+            raise ValueError(f"denoising steps: {count} given, 1 to 100 allowed (LongLive: 4)")
+        return cls(tuple(round(1000 - 1000 * i / count) for i in range(count)), shift)
+
+
+@dataclass(frozen=True)
+class NoisePropagation:
+    """``noise_n = beta * noise_(n-1) + sqrt(1 - beta^2) * eps`` (Stream-T1, noise propagation).
+
+    The parent beam's first branch also draws its eps from the parent's own seed, as released.
+    """
+
+    beta: float = -0.1
+
+    def __post_init__(self) -> None:
+        if not -1 < self.beta < 1:
+            raise ValueError(
+                f"Noise Propagation: beta is {self.beta}; it must lie between -1 and 1, both "
+                "excluded (released setting: -0.1; 0 keeps nothing of the previous noise)"
+            )
+
+
+@dataclass(frozen=True)
+class Search:
+    """Reward pruning: chunk beam search.
+
+    Each of ``beam_width`` (K) beams is tried ``branch_factor`` (M) times per chunk; the first
+    chunk is tried K * M times. ``span_chunks`` is the length of the clip the long reward sees and
+    ``tau`` the highest weight the short reward reaches (equation in ``search.short_weight``).
+    """
+
+    beam_width: int = 2
+    branch_factor: int = 2
+    span_chunks: int = 10
+    tau: float = 0.4
+
+    def __post_init__(self) -> None:
+        if self.beam_width < 1 or self.branch_factor < 1:
+            raise ValueError(
+                f"Reward Pruner: beam width {self.beam_width} and branch factor "
+                f"{self.branch_factor}; both must be 1 or more"
+            )
+        if self.span_chunks < 1:
+            raise ValueError(f"Reward Pruner: span is {self.span_chunks} chunks; 1 or more allowed")
+        if not 0 <= self.tau <= 1:
+            raise ValueError(f"Reward Pruner: tau is {self.tau}; 0 to 1 allowed")
+
+    @property
+    def candidates(self) -> int:
+        return self.beam_width * self.branch_factor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What stays in the context: a window of recent chunks, and sinks.
+
+    ``window_frames`` counts all of LongLive's local attention: the fixed sink, the recent chunks
+    and the chunk being made. With ``routing`` a chunk that leaves the window is dropped, blended
+    into the newest sink (moving average, weight ``alpha`` on the old) or appended as a new sink,
+    until there are ``max_sink_frames``. Without it every such chunk is dropped: LongLive's sink.
+    """
+
+    window_frames: int = 12
+    sink_frames: int = 3
+    max_sink_frames: int = 15
+    alpha: float = 0.999
+    short_gate: float = 0.0
+    long_gate: float = 0.2
+    routing: bool = True
+
+    def __post_init__(self) -> None:
+        if self.sink_frames < 0:
+            raise ValueError(f"Memory Sink: sink is {self.sink_frames} frames; 0 or more allowed")
+        if self.window_frames <= self.sink_frames:
+            raise ValueError(
+                f"Memory Sink: window of {self.window_frames} latent frames leaves no room beside "
+                f"a sink of {self.sink_frames}; make the window larger (LongLive: 12 and 3)"
+            )
+        if self.max_sink_frames < self.sink_frames:
+            raise ValueError(
+                f"Memory Sink: at most {self.max_sink_frames} sink frames is less than the first "
+                f"sink's {self.sink_frames}"
+            )
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"Memory Sink: alpha is {self.alpha}; 0 to 1 allowed")
+        if self.routing and self.sink_frames == 0:
+            raise ValueError(
+                "Memory Sink: blend and append need a first sink; set sink frames to one chunk or "
+                "more, or turn routing off"
+            )
+
+    def check_chunks(self, frames_per_chunk: int) -> None:
+        """Windows and sinks are made of whole chunks."""
+        lengths = {
+            "sink frames": self.sink_frames,
+            "window minus sink frames": self.window_frames - self.sink_frames,
+            "maximum minus first sink frames": self.max_sink_frames - self.sink_frames,
+        }
+        for name, length in lengths.items():
+            if length % frames_per_chunk:
+                raise ValueError(
+                    f"Memory Sink: {name} is {length}, not a whole number of chunks of "
+                    f"{frames_per_chunk} latent frames"
+                )
+
+
+FIXED_SINK = Memory(routing=False)
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Everything a run depends on besides tensors and tools.
+
+    ``latent_frames`` is the length asked for; the run makes whole chunks and trims the last.
+    ``isolated`` decodes as the released code does (each chunk alone, the span anew) instead of
+    continuing the decoder from chunk to chunk.
+    """
+
+    latent_frames: int = 21
+    frames_per_chunk: int = 3
+    seed: int = 42
+    fps: float = 16.0
+    schedule: Schedule = field(default_factory=Schedule)
+    noise: NoisePropagation | None = None
+    search: Search | None = None
+    memory: Memory = FIXED_SINK
+    isolated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.latent_frames < 1:
+            raise ValueError(f"video length: {self.latent_frames} latent frames; 1 or more needed")
+        if self.frames_per_chunk < 1:
+            raise ValueError(f"chunk length: {self.frames_per_chunk} latent frames; 1 or more")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed {self.seed}: 0 to 2^63 - 1 allowed")
+        self.memory.check_chunks(self.frames_per_chunk)
+
+    @property
+    def chunks(self) -> int:
+        return math.ceil(self.latent_frames / self.frames_per_chunk)
+
+    @property
+    def plan(self) -> Search:
+        """The search that runs: plain streaming is one beam with one branch."""
+        return self.search or Search(beam_width=1, branch_factor=1)
+
+    @property
+    def denoiser_calls(self) -> int:
+        """Denoiser calls of the whole run, one per candidate and step, context passes included."""
+        return self.chunks * (self.plan.candidates * len(self.schedule.steps) + self.plan.beam_width)

@@ -1,0 +1,1 @@
+"""Rewards: score decoded frames; larger is better."""
