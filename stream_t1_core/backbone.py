@@ -83,7 +83,9 @@ class Layer(nn.Module):
         self.cross_attn = Attention(dim, eps)
         self.norm2 = nn.LayerNorm(dim, eps=eps, elementwise_affine=False)
         self.ffn = nn.Sequential(
-            nn.Linear(dim, shape.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(shape.ffn_dim, dim)
+            nn.Linear(dim, shape.ffn_dim),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(shape.ffn_dim, dim),
         )
         self.modulation = nn.Parameter(torch.randn(1, 6, dim) / dim**0.5)
 

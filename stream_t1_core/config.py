@@ -186,4 +186,6 @@ class StreamConfig:
     @property
     def denoiser_calls(self) -> int:
         """Denoiser calls of the whole run, one per candidate and step, context passes included."""
-        return self.chunks * (self.plan.candidates * len(self.schedule.steps) + self.plan.beam_width)
+        return self.chunks * (
+            self.plan.candidates * len(self.schedule.steps) + self.plan.beam_width
+        )

@@ -1,0 +1,218 @@
+"""The causal forward pass of any Wan 2.1 backbone with the standard module names.
+
+It walks the backbone's own layers (a host's WanModel with LoRA, fp8 or GGUF weights, or our
+``WanBackbone``) by *calling* them; it never reads a weight, because a host may keep weights packed,
+patched or on another device. Raw parameters (``modulation``) go through ``cast``.
+
+Sources: Wan 2.1 (per-frame timesteps, rotary, modulation), LongLive (KV cache, context pass),
+Stream-T1 (keys cached before rotary). Exact description and numbers: the goldens in the tests.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .attention import AttentionFunction, attention
+from .kv import ChunkKV, Past, Route, lay_out
+
+CastFunction = Callable[[Tensor, torch.dtype, torch.device], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """Cross-attention keys and values of one prompt, made once and used by every pass."""
+
+    keys: tuple[Tensor, ...] = field(repr=False)  # per layer [1, text_len, N, D]
+    values: tuple[Tensor, ...] = field(repr=False)
+
+
+def _cast(parameter: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return parameter.to(device=device, dtype=dtype)
+
+
+class CausalWan:
+    """A Wan backbone that predicts flow for one chunk given the chunks before it."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        attention: AttentionFunction = attention,
+        cast: CastFunction = _cast,
+    ) -> None:
+        self.backbone = backbone
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self.attention = attention
+        self.cast = cast
+
+    @property
+    def head_dim(self) -> int:
+        return self.backbone.dim // self.backbone.num_heads
+
+    def encode_text(self, text: Tensor) -> Text:
+        """Text encoder rows [1, L, text_dim] -> cross-attention keys and values per layer.
+
+        Rows are cut or zero-padded to ``text_len``; padding rows are attended too, as in training.
+        """
+        rows = self.backbone.text_len
+        text = text[:, :rows].to(self.device, self.dtype)
+        text = torch.nn.functional.pad(text, (0, 0, 0, rows - text.shape[1]))
+        hidden = self.backbone.text_embedding(text)  # (1, text_len, dim)
+        keys, values = [], []
+        for layer in self.backbone.blocks:
+            attn = layer.cross_attn
+            keys.append(self._heads(attn.norm_k(attn.k(hidden))))
+            values.append(self._heads(attn.v(hidden)))
+        return Text(tuple(keys), tuple(values))
+
+    def lay_out(self, chunks: Sequence[ChunkKV], latent_hw: tuple[int, int]) -> Past:
+        """Earlier chunks, placed at their own frames: sinks first, then the window."""
+        rows, columns = self._grid(latent_hw)
+
+        def rotate(keys: Tensor, first_frame: int) -> Tensor:
+            frames = keys.shape[1] // (rows * columns)
+            return self._rotate(keys, self._angles(first_frame, frames, rows, columns))
+
+        return lay_out(chunks, rotate)
+
+    def flow(
+        self, latent: Tensor, timesteps: Tensor, first_frame: int, text: Text, past: Past
+    ) -> Tensor:
+        """Predicted flow (noise - clean) [B, C, F, H, W] in float32.
+
+        ``latent`` [B, C, F, H, W] noisy, ``timesteps`` [F] on the 0..1000 scale.
+        """
+        return self._forward(latent, timesteps, first_frame, text, past, None)
+
+    def context_pass(
+        self,
+        latent: Tensor,
+        timesteps: Tensor,
+        first_frame: int,
+        text: Text,
+        past: Past,
+        route: Route | None = None,
+    ) -> ChunkKV:
+        """Keys and values of a finished chunk [1, C, F, H, W], at ``timesteps`` [F] (about 0)."""
+        collected: list[tuple[Tensor, Tensor]] = []
+        self._forward(latent, timesteps, first_frame, text, past, collected)
+        keys, values = zip(*collected, strict=True)
+        return ChunkKV(first_frame, keys, values, route)
+
+    def _forward(
+        self,
+        latent: Tensor,
+        timesteps: Tensor,
+        first_frame: int,
+        text: Text,
+        past: Past,
+        collected: list[tuple[Tensor, Tensor]] | None,
+    ) -> Tensor:
+        model = self.backbone
+        # patch_embedding is float32 in every host, whatever the other weights are
+        patches = model.patch_embedding(latent.to(self.device, torch.float32)).to(self.dtype)
+        frames, rows, columns = patches.shape[2:]
+        x = patches.flatten(2).transpose(1, 2)  # (B, L, dim)
+        e = model.time_embedding(self._sinusoid(timesteps))[None]  # (1, F, dim)
+        e0 = model.time_projection(e).unflatten(2, (6, -1))  # (1, F, 6, dim)
+        angles = self._angles(first_frame, frames, rows, columns)
+        for i, layer in enumerate(model.blocks):
+            modulation = self._modulation(layer.modulation)  # (1, 1, 6, dim)
+            shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + e0).unbind(2)
+            h = _modulate(layer.norm1(x), shift1, scale1)
+            attended, own_kv = self._self_attention(layer.self_attn, h, angles, past, i)
+            x = x + _per_frame(attended, gate1)
+            x = x + self._cross_attention(layer.cross_attn, layer.norm3(x), text, i)
+            h = _modulate(layer.norm2(x), shift2, scale2)
+            x = x + _per_frame(layer.ffn(h), gate2)
+            if collected is not None:
+                collected.append(own_kv)
+        shift, scale = (self._modulation(model.head.modulation) + e[:, :, None]).unbind(2)
+        out = model.head.head(_modulate(model.head.norm(x), shift, scale))
+        return self._unpatchify(out, (frames, rows, columns)).float()
+
+    def _self_attention(
+        self, attn: nn.Module, h: Tensor, angles: tuple[Tensor, Tensor], past: Past, layer: int
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        q = self._rotate(self._heads(attn.norm_q(attn.q(h))), angles)  # (B, L, N, D)
+        own_keys = self._heads(attn.norm_k(attn.k(h)))
+        own_values = self._heads(attn.v(h))
+        keys, values = self._rotate(own_keys, angles), own_values
+        if past.keys:
+            batch = h.shape[0]
+            keys = torch.cat([past.keys[layer].expand(batch, -1, -1, -1), keys], dim=1)
+            values = torch.cat([past.values[layer].expand(batch, -1, -1, -1), values], dim=1)
+        return attn.o(self.attention(q, keys, values).flatten(2)), (own_keys, own_values)
+
+    def _cross_attention(self, attn: nn.Module, h: Tensor, text: Text, layer: int) -> Tensor:
+        q = self._heads(attn.norm_q(attn.q(h)))
+        batch = h.shape[0]
+        keys = text.keys[layer].expand(batch, -1, -1, -1)
+        values = text.values[layer].expand(batch, -1, -1, -1)
+        return attn.o(self.attention(q, keys, values).flatten(2))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.backbone.num_heads, self.head_dim))  # (B, L, N, D)
+
+    def _grid(self, latent_hw: tuple[int, int]) -> tuple[int, int]:
+        _, patch_h, patch_w = self.backbone.patch_size
+        return latent_hw[0] // patch_h, latent_hw[1] // patch_w
+
+    def _modulation(self, parameter: Tensor) -> Tensor:
+        return self.cast(parameter, self.dtype, self.device)[:, None]
+
+    def _sinusoid(self, timesteps: Tensor) -> Tensor:
+        """Timesteps [F] -> [F, freq_dim]: cosines, then sines, computed in float64."""
+        half = self.backbone.freq_dim // 2
+        rates = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
+        angles = timesteps.double().cpu()[:, None] * rates
+        return torch.cat([angles.cos(), angles.sin()], dim=1).to(self.device, self.dtype)
+
+    def _angles(
+        self, first_frame: int, frames: int, rows: int, columns: int
+    ) -> tuple[Tensor, Tensor]:
+        """Cosine and sine [L, 1, D/2] of the rotary angle of every token, from float64 angles."""
+        pairs = self.head_dim // 2
+        side = pairs // 3
+        grid = (frames, rows, columns)
+        frame = _turns(first_frame, frames, pairs - 2 * side)[:, None, None].expand(*grid, -1)
+        row = _turns(0, rows, side)[None, :, None].expand(*grid, -1)
+        column = _turns(0, columns, side)[None, None, :].expand(*grid, -1)
+        angles = torch.cat([frame, row, column], dim=-1).reshape(-1, 1, pairs)
+        return angles.cos().float().to(self.device), angles.sin().float().to(self.device)
+
+    def _rotate(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+        """Turn adjacent pairs of x [B, L, N, D] by their angles, in float32."""
+        cos, sin = angles
+        a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
+
+    def _unpatchify(self, out: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Head output [B, L, patch * C], channel fastest -> [B, C, F, H, W]."""
+        patch_f, patch_h, patch_w = self.backbone.patch_size
+        frames, rows, columns = grid
+        x = out.reshape(-1, frames, rows, columns, patch_f, patch_h, patch_w, self.backbone.out_dim)
+        x = x.permute(0, 7, 1, 4, 2, 5, 3, 6)  # (B, C, F, pf, h, ph, w, pw)
+        return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+def _turns(first: int, count: int, pairs: int) -> Tensor:
+    """Rotary angles [count, pairs] of one axis, float64: pair j turns by p * 10000^(-j/pairs)."""
+    positions = torch.arange(first, first + count, dtype=torch.float64)
+    return positions[:, None] * 10000.0 ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
+
+
+def _per_frame(x: Tensor, factor: Tensor) -> Tensor:
+    """x [B, L, dim] times a factor [1, F, dim], one per latent frame."""
+    return (x.unflatten(1, (factor.shape[1], -1)) * factor[:, :, None]).flatten(1, 2)
+
+
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Scale and shift x [B, L, dim] per latent frame; shift, scale [1, F, dim]."""
+    x = x.unflatten(1, (shift.shape[1], -1))
+    return (x * (1 + scale[:, :, None]) + shift[:, :, None]).flatten(1, 2)

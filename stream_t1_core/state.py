@@ -1,0 +1,89 @@
+"""The records that travel through a run: candidates, committed chunks, beams, the stream's state.
+
+A ``Chunk`` is the light part of a committed candidate (latent, frames, scores) and points at its
+parent: a path to the root is a video. A ``Beam`` is the live end of such a path: what the next
+chunk needs. They are two records so that keys and values die when no beam's window holds them any
+more, while the path lives on. None is changed once made; to free a branch, forget it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from .kv import ChunkKV, Route
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Rewards of a candidate; ``None`` where no such reward is plugged in."""
+
+    short: float | None = None
+    long: float | None = None
+    fused: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)  # by reward, "short.NAME", "long.NAME"
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """A committed chunk."""
+
+    index: int
+    seed: int
+    latent: Tensor = field(repr=False)  # [C, F, H, W], CPU
+    frames: Tensor | None = field(repr=False)  # [T, H, W, 3], CPU
+    scores: Scores
+    route: Route | None  # None for the first chunk, which becomes a sink
+    parent: "Chunk | None" = field(repr=False)
+
+    def path(self) -> list["Chunk"]:
+        """All chunks from the first to this one."""
+        return [*self.ancestors()][::-1]
+
+    def ancestors(self) -> Iterator["Chunk"]:
+        """This chunk, its parent, and so on to the first."""
+        chunk: Chunk | None = self
+        while chunk is not None:
+            yield chunk
+            chunk = chunk.parent
+
+
+@dataclass(frozen=True, eq=False)
+class Beam:
+    """A committed candidate, ready to be continued. ``chunk`` is None before the first chunk."""
+
+    chunk: Chunk | None = None
+    noise: Tensor | None = field(default=None, repr=False)  # [C, F, H, W], mixed
+    sinks: tuple[ChunkKV, ...] = field(default=(), repr=False)
+    window: tuple[ChunkKV, ...] = field(default=(), repr=False)
+    decoder_state: Any = field(default=None, repr=False)
+
+    @property
+    def kv(self) -> tuple[ChunkKV, ...]:
+        return (*self.sinks, *self.window)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One attempt at the next chunk; each step of the loop fills in more of it."""
+
+    parent: Beam = field(repr=False)
+    parent_rank: int
+    seed: int
+    noise: Tensor | None = field(default=None, repr=False)  # [C, F, H, W]
+    renoise: Tensor | None = field(default=None, repr=False)  # [steps - 1, C, F, H, W]
+    latent: Tensor | None = field(default=None, repr=False)  # [C, F, H, W], CPU
+    frames: Tensor | None = field(default=None, repr=False)  # [T, H, W, 3], CPU
+    decoder_state: Any = field(default=None, repr=False)
+    scores: Scores = Scores()
+    route: Route | None = None
+    failure: str | None = None  # why it cannot win, if it cannot
+
+
+@dataclass(frozen=True, eq=False)
+class StreamState:
+    """Where a stream stands: the next chunk's index and the beams, best first."""
+
+    chunk: int = 0
+    beams: tuple[Beam, ...] = (Beam(),)
