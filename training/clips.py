@@ -108,7 +108,7 @@ def draw(scene: Scene, frames: int) -> Tensor:
     axis = torch.arange(SIDE) + 0.5
     dx = _wrapped(axis[None, :] - centre[:, :1])[:, None, :]  # [T, 1, W]
     dy = _wrapped(axis[None, :] - centre[:, 1:])[:, :, None]  # [T, H, 1]
-    distance = _distance(scene.shape, dx, dy, scene.size)  # [T, H, W]
+    distance = outline_distance(scene.shape, dx, dy, scene.size)  # [T, H, W]
     cover = (0.5 - distance).clamp(0, 1)[..., None]
     colour = torch.tensor(COLOURS[scene.colour])
     return cover * colour + (1 - cover) * background(scene.background)
@@ -128,8 +128,8 @@ def _wrapped(delta: Tensor) -> Tensor:
     return (delta + SIDE / 2) % SIDE - SIDE / 2
 
 
-def _distance(shape: str, dx: Tensor, dy: Tensor, size: float) -> Tensor:
-    """Signed distance to the outline in pixels, negative inside."""
+def outline_distance(shape: str, dx: Tensor, dy: Tensor, size: float | Tensor) -> Tensor:
+    """Signed distance to a shape's outline in pixels, negative inside; dx, dy from its centre."""
     half = size / 2
     if shape == "circle":
         return (dx.square() + dy.square()).sqrt() - half
