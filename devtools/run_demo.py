@@ -1,0 +1,141 @@
+"""Posts a workflow to a running ComfyUI, shows its progress, and gathers what it made. The second
+half of `dev.py demo`.
+
+    python -m devtools.run_demo URL WORKFLOW SERVER_OUTPUT DESTINATION
+
+Runs inside the host's environment: aiohttp for the conversation, PyAV and Pillow for the contact
+sheet.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import av
+from PIL import Image
+
+from .client import PromptRejected, run_prompt
+
+SHEET_COLUMNS = 8
+SHEET_FRAMES = 32  # at most; a longer video is sampled evenly
+SHEET_TILE_WIDTH = 160  # pixels
+BAR_WIDTH = 30
+KINDS = {".mp4": "video", ".jsonl": "report"}
+
+
+def main(url: str, workflow: Path, server_output: Path, destination: Path) -> int:
+    if not workflow.exists():
+        print(f"dev.py: {workflow} is missing; is this clone complete?", file=sys.stderr)
+        return 1
+    prompt = json.loads(workflow.read_text(encoding="utf-8"))
+    before = set(server_output.rglob("*"))
+    print(f"[dev] running {workflow.name}", flush=True)
+    try:
+        run = run_prompt(url, prompt, on_message=ProgressLine(prompt), timeout_seconds=3600)
+    except PromptRejected as refusal:
+        print(f"dev.py: ComfyUI refused the workflow. {refusal}", file=sys.stderr)
+        return 1
+    if run.error is not None:
+        error = run.error
+        where = f"node {error['node_id']} ({error['node_type']})"
+        print(f"\ndev.py: {where} failed: {error['exception_message'].strip()}", file=sys.stderr)
+        return 1
+    made = [path for path in server_output.rglob("*") if path.is_file() and path not in before]
+    return _show(_collect(made, destination))
+
+
+class ProgressLine:
+    """Shows the host's `progress` messages: one line redrawn on a terminal, else a line per tenth."""
+
+    def __init__(self, prompt: dict[str, dict]) -> None:
+        self._class_of = {node_id: node["class_type"] for node_id, node in prompt.items()}
+        self._live = sys.stdout.isatty()
+        self._shown: tuple[str, int] | None = None
+
+    def __call__(self, message: dict) -> None:
+        if message["type"] != "progress":
+            return
+        data = message["data"]
+        value, top = data["value"], max(data["max"], 1)
+        name = self._class_of.get(data["node"], data["node"])
+        done = int(BAR_WIDTH * value / top)
+        line = f"      {name} [{'#' * done}{'.' * (BAR_WIDTH - done)}] {value:.0f}/{top:.0f}"
+        if self._live:
+            print("\r" + line, end="\n" if value >= top else "", flush=True)
+        elif self._shown != (name, 10 * value // top):
+            self._shown = (name, 10 * value // top)
+            print(line, flush=True)
+
+
+def _collect(made: list[Path], destination: Path) -> list[Path]:
+    destination.mkdir(exist_ok=True)
+    return [Path(shutil.copy2(path, destination / path.name)) for path in sorted(made)]
+
+
+def _show(results: list[Path]) -> int:
+    videos = [path for path in results if path.suffix == ".mp4"]
+    if not videos:
+        print(
+            "dev.py: the workflow ended without a video in ComfyUI's output folder.",
+            file=sys.stderr,
+        )
+        return 1
+    for path in results:
+        print(f"[dev] {KINDS.get(path.suffix, 'file')}: {path}")
+    for video in videos:
+        print(f"[dev] contact sheet: {contact_sheet(video)}")
+    for report in (path for path in results if path.suffix == ".jsonl"):
+        print(f"[dev] {gain_line(report)}")
+    return 0
+
+
+def contact_sheet(video: Path) -> Path:
+    """Frames of `video`, evenly spaced in time and row by row, as a PNG beside it."""
+    with av.open(str(video)) as container:
+        frames = [frame.to_image() for frame in container.decode(video=0)]
+    count = min(len(frames), SHEET_FRAMES)
+    chosen = [frames[index * len(frames) // count] for index in range(count)]
+    width = SHEET_TILE_WIDTH
+    height = round(width * chosen[0].height / chosen[0].width)
+    rows = -(-count // SHEET_COLUMNS)
+    sheet = Image.new("RGB", (width * min(count, SHEET_COLUMNS), height * rows))
+    for index, frame in enumerate(chosen):
+        place = (index % SHEET_COLUMNS * width, index // SHEET_COLUMNS * height)
+        sheet.paste(frame.resize((width, height)), place)
+    path = video.with_suffix(".png")
+    sheet.save(path)
+    return path
+
+
+def gain_line(report: Path) -> str:
+    """What the search gained, from its report: per chunk, the best candidate's fused score against
+    the first one's.
+
+    The first candidate of a chunk is the one that plain sampling would have made from the same
+    past.
+    """
+    records = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+    pairs = []
+    for record in records:
+        if record["event"] != "chunk_done":
+            continue
+        fused = [candidate["fused"] for candidate in record["candidates"]]
+        if fused and fused[0] is not None:
+            pairs.append((fused[0], max(score for score in fused if score is not None)))
+    if not pairs:
+        return f"{report.name} holds no scored chunk, so there is no gain to tell"
+    first = sum(pair[0] for pair in pairs) / len(pairs)
+    best = sum(pair[1] for pair in pairs) / len(pairs)
+    beaten = sum(pair[1] > pair[0] for pair in pairs)
+    return (
+        f"the search gained {best - first:+.3f} in mean fused score over {len(pairs)} chunks "
+        f"({first:.3f} for the first candidate, {best:.3f} for the best; beaten in {beaten} chunks)"
+    )
+
+
+if __name__ == "__main__":
+    url, *paths = sys.argv[1:]
+    sys.exit(main(url, *map(Path, paths)))
