@@ -212,7 +212,7 @@ def pip(python: Path, *arguments: str) -> None:
 
 
 def find_host(given: str | None, clone: Path) -> Path | None:
-    """The ComfyUI to use: the one given, else the one whose custom_nodes hold this clone, else None."""
+    """The ComfyUI to use: the one given, else the one around this clone, else None."""
     if given is None:
         return (
             clone.parents[1]

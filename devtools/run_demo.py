@@ -48,7 +48,7 @@ def main(url: str, workflow: Path, server_output: Path, destination: Path) -> in
 
 
 class ProgressLine:
-    """Shows the host's `progress` messages: one line redrawn on a terminal, else a line per tenth."""
+    """Shows the host's `progress` messages: one line redrawn on a terminal, else one per tenth."""
 
     def __init__(self, prompt: dict[str, dict]) -> None:
         self._class_of = {node_id: node["class_type"] for node_id, node in prompt.items()}
