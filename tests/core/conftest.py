@@ -1,6 +1,7 @@
 """Options of the core tests."""
 
 import pytest
+import torch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -10,3 +11,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="folder with golden sets for test_parity.py; repeatable (default: tests/goldens)",
     )
+
+
+def pytest_configure() -> None:
+    # Toy tensors: a second thread costs more than it brings, much more on a busy machine.
+    torch.set_num_threads(1)
