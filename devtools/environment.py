@@ -30,9 +30,8 @@ FRONT_ENDS = ("1.32.9", "1.45.20", "1.58.1")
 TEST_TOOLS = ("pytest", "playwright")
 
 MARKER = "stream-t1.json"
-_NO_INDEX = re.compile(
-    r"from versions: none|NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError"
-)
+_NO_NETWORK = re.compile(r"NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError")
+_NO_RELEASE = "from versions: none"
 # Left out of the host's list: torch comes as TORCH_SET, the others are hundreds of MB of examples.
 _NOT_FROM_HOST = re.compile(
     r"^(torch|torchvision|torchaudio|comfyui-workflow-templates|comfyui-embedded-docs)(?![\w-])",
@@ -204,10 +203,12 @@ def pip(python: Path, *arguments: str) -> None:
             print("      " + line, end="", flush=True)
     if process.wait() == 0:
         return
-    if _NO_INDEX.search("".join(tail)):
-        raise SetupError(
-            "pip found no package index: check the network, or pip's index settings, and run again."
-        )
+    said = "".join(tail)
+    if _NO_NETWORK.search(said):
+        raise SetupError("pip reached no package index; check the network and run again.")
+    if _NO_RELEASE in said:
+        version = sys.version.split()[0]
+        raise SetupError(f"pip found no release for Python {version} here; its message is above.")
     raise SetupError("pip could not install what is needed; its message is above.")
 
 
