@@ -32,6 +32,7 @@ TEST_TOOLS = ("pytest", "playwright")
 MARKER = "stream-t1.json"
 _NO_NETWORK = re.compile(r"NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError")
 _NO_RELEASE = "from versions: none"
+_PIP_CHATTER = ("Collecting", "Processing", "Looking in", "Requirement already", "Using cached")
 # Left out of the host's list: torch comes as TORCH_SET, the others are hundreds of MB of examples.
 _NOT_FROM_HOST = re.compile(
     r"^(torch|torchvision|torchaudio|comfyui-workflow-templates|comfyui-embedded-docs)(?![\w-])",
@@ -188,7 +189,8 @@ def _check_foreign(environment: Environment, with_test_tools: bool) -> None:
 
 def pip(python: Path, *arguments: str) -> None:
     """Runs pip, passes on what it prints, and turns its failure into a `SetupError`."""
-    command = [str(python), "-m", "pip", *arguments, "--disable-pip-version-check", "--no-input"]
+    command = [str(python), "-m", "pip", *arguments, "--no-input", "--progress-bar", "off"]
+    command += ["--disable-pip-version-check"]
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -199,7 +201,7 @@ def pip(python: Path, *arguments: str) -> None:
     tail: deque[str] = deque(maxlen=40)
     for line in process.stdout:
         tail.append(line)
-        if "already satisfied" not in line and "is ignored" not in line:
+        if not line.lstrip().startswith(_PIP_CHATTER):
             print("      " + line, end="", flush=True)
     if process.wait() == 0:
         return
