@@ -7,7 +7,7 @@ the reward formulas of the shipped searches, which are checked where a set state
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import golden_vae
@@ -17,11 +17,12 @@ from torch import Tensor
 
 from stream_t1_core import denoise, noise
 from stream_t1_core.backbone import BackboneShape, WanBackbone
-from stream_t1_core.causal_wan import CausalWan
+from stream_t1_core.causal_wan import CausalWan, Text
 from stream_t1_core.config import Memory, NoisePropagation, Schedule, Search, StreamConfig
 from stream_t1_core.events import ChunkDone, RunDone
-from stream_t1_core.generate import Tools, add_noise, finish, plan, stream
+from stream_t1_core.generate import Tools, add_noise, finish, plan, run_chunk, stream
 from stream_t1_core.kv import ChunkKV, Past
+from stream_t1_core.recache import recache, recompute
 from stream_t1_core.rewards.base import Clips
 from stream_t1_core.scoring import Critic
 from stream_t1_core.state import StreamState
@@ -40,6 +41,10 @@ class GoldenSet:
     @property
     def kind(self) -> str:
         return self.spec["kind"]
+
+    @property
+    def frames_per_chunk(self) -> int:
+        return self.spec["num_frame_per_block"]
 
     def tensors(self, name: str | None = None) -> dict[str, Tensor]:
         return load_file(self.folder / f"{name or self.name}.safetensors")
@@ -193,6 +198,39 @@ def check_longlive_rollout(golden: GoldenSet) -> None:
     check_cache(past, expected, "final")
 
 
+def check_longlive_prompt_switch(golden: GoldenSet) -> None:
+    """Plain streaming whose context is recomputed under the next prompt at given frames."""
+    spec, expected = golden.spec, golden.tensors()
+    model, frames = golden.model(), spec["num_frame_per_block"]
+    texts = [model.encode_text(golden.prompt(name)) for name in spec["prompts"]]
+    switches = list(spec["switch_frame_indices"])
+    inputs = golden.other(spec["inputs"])
+    config = StreamConfig(
+        latent_frames=inputs.spec["num_chunks"] * frames,
+        frames_per_chunk=frames,
+        seed=0,
+        schedule=golden.schedule(),
+        memory=Memory(spec["local_attn_size"], spec["sink_size"], spec["sink_size"], routing=False),
+    )
+    tools = recorded_tools(golden, model, Critic(), texts.pop(0))
+    before = state = StreamState()
+    for chunk in range(config.chunks):
+        if switches and chunk * frames >= switches[0]:
+            switches.pop(0)
+            tools = replace(tools, text=texts.pop(0))
+            (beam,) = state.beams
+            switch = (model, tools.text, config, spec["global_sink"])
+            cached = sum(recompute(beam, *switch), ())
+            past = model.lay_out(cached, latent_hw(golden))
+            check_cache(past, expected, "recached", f".frame{chunk * frames}")
+            state = replace(state, beams=(recache(beam, *switch),))
+        before = state
+        state = run_chunk(state, tools, config, latent_hw(golden), lambda event: None)
+        latent = channels_first(state.beams[0].chunk.latent)
+        close(latent, expected["output"][chunk], 1e-4, f"chunk {chunk}")
+    check_cache(whole_cache(before, state, model, golden), expected, "final")
+
+
 def check_stream_t1_rollout(golden: GoldenSet) -> None:
     """Forced routes: replayed rewards lead our own gates to the recorded decisions."""
     spec, expected = golden.spec, golden.tensors()
@@ -298,6 +336,7 @@ CHECKS: dict[str, Callable[[GoldenSet], None]] = {
     "scheduler": check_scheduler,
     "single_forward": check_single_forward,
     "longlive_rollout": check_longlive_rollout,
+    "longlive_prompt_switch": check_longlive_prompt_switch,
     "stream_t1_rollout": check_stream_t1_rollout,
     "stream_t1_search": check_stream_t1_search,
     "wan_vae": check_wan_vae,
@@ -385,7 +424,9 @@ def latent_hw(golden: GoldenSet) -> tuple[int, int]:
     return tuple(golden.other(golden.spec["model"]).spec["latent_hw"])
 
 
-def recorded_tools(golden: GoldenSet, model: CausalWan, critic: Critic) -> Tools:
+def recorded_tools(
+    golden: GoldenSet, model: CausalWan, critic: Critic, text: Text | None = None
+) -> Tools:
     """Tools that draw the recorded noise: with base seed 0 the seed of chunk n is 1000 n."""
     inputs = golden.tensors(golden.spec["inputs"])
     eps, renoise = channels_first(inputs["noise"]), channels_first(inputs["renoise"])
@@ -395,7 +436,7 @@ def recorded_tools(golden: GoldenSet, model: CausalWan, critic: Critic) -> Tools
         assert draws.shape == (steps, *shape)
         return draws
 
-    text = model.encode_text(golden.prompt(golden.spec["prompt"]))
+    text = text or model.encode_text(golden.prompt(golden.spec["prompt"]))
     return Tools(model, text, critic, draw)
 
 
@@ -409,14 +450,26 @@ def scores_leading_to(decisions: list[dict[str, bool]]) -> tuple[list[float], li
     return shorts, longs
 
 
-def check_cache(past: Past, expected: dict[str, Tensor], prefix: str) -> None:
-    """Whole caches, rotated keys: ``PREFIX_k.layerL`` or ``PREFIX_k.layerL_strideN``."""
+def whole_cache(
+    before: StreamState, after: StreamState, model: CausalWan, golden: GoldenSet
+) -> Past:
+    """The cache as the reference holds it after a chunk: nothing evicted for the next one yet."""
+    parent, beam = before.beams[0], after.beams[0]
+    own = [kv for kv in beam.kv if kv.first_frame == beam.chunk.index * golden.frames_per_chunk]
+    return model.lay_out([*parent.kv, *own], latent_hw(golden))
+
+
+def check_cache(past: Past, expected: dict[str, Tensor], prefix: str, mark: str = "") -> None:
+    """Whole caches, rotated keys: ``PREFIX_k.layerLMARK`` or ``PREFIX_k.layerLMARK_strideN``."""
+    pattern = rf"{prefix}_([kv])\.layer(\d+){re.escape(mark)}(?:_stride(\d+))?"
     for name, tensor in expected.items():
-        if match := re.fullmatch(rf"{prefix}_([kv])\.layer(\d+)(?:_stride(\d+))?", name):
+        if match := re.fullmatch(pattern, name):
             cached = (past.keys if match[1] == "k" else past.values)[int(match[2])][0]
             cached = cached[:: int(match[3] or 1)]
             close(cached, tensor[: len(cached)], 2e-4, name)
             assert not tensor[len(cached) :].any(), f"{name}: slots in use that we do not have"
+        else:
+            assert not (name.startswith(f"{prefix}_") and mark in name), f"{name} is not checked"
 
 
 def check_sinks(sinks: tuple[ChunkKV, ...], expected: dict[str, Tensor], chunk: int) -> None:

@@ -10,7 +10,6 @@ import torch
 from goldens import CHECKS, GoldenSet, find
 
 DEFAULT = Path(__file__).parent.parent / "goldens"
-PENDING = {"longlive_prompt_switch": "prompt switching is not built yet"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -27,8 +26,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_parity(golden: GoldenSet) -> None:
     if golden.kind == "none":
         pytest.fail(f"{golden.folder} holds no golden set (a .json that states its 'kind')")
-    if golden.kind in PENDING:
-        pytest.xfail(PENDING[golden.kind])
     if golden.kind not in CHECKS:
         pytest.fail(f"{golden.name}.json is of the unknown kind '{golden.kind}'")
     with torch.inference_mode():
