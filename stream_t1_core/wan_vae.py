@@ -107,6 +107,9 @@ class CausalConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor, previous: Tensor | None = None) -> Tensor:
         """`previous`: the `past_frames` frames before x; zeros when not given."""
+        if previous is None and x.shape[2] == 1 and self.past_frames:  # a picture: one tap sees it
+            weight = self.weight[:, :, -1:]
+            return F.conv3d(x, weight, self.bias, self.stride, self.padding)
         if previous is not None:
             x = torch.cat([previous, x], dim=2)
         elif self.past_frames:
@@ -123,7 +126,9 @@ class RMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(dim, *[1] * space_dims))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(x, dim=1) * self.scale * self.gamma
+        # F.normalize gives the same numbers, at half the speed on a CPU.
+        square = x.float().square().sum(dim=1, keepdim=True).clamp_min(1e-24)
+        return x * (square.rsqrt() * self.scale).to(x.dtype) * self.gamma
 
 
 class ResidualBlock(nn.Module):
