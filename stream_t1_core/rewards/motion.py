@@ -1,0 +1,95 @@
+"""Two rewards that look at optical flow: does each frame follow from the last, and does it move?
+
+They know luma and colour of neighbouring frames. Pictures are shrunk to 128 pixels, so faults finer
+than that are not seen. A clip of one frame shows no motion and scores 0.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .base import Clips
+from .flow import flow, grey, inside, shrink, warp
+
+SLICE_FRAMES = 16  # frames looked at together: bounds the memory of long clips
+HIDDEN_WEIGHT = 0.25  # of a pixel that forward and backward flow disagree about
+
+Measure = Callable[[Tensor, Tensor], Tensor]  # frames, the frames after them -> one number a pair
+
+
+@dataclass(frozen=True)
+class TemporalConsistency:
+    """Minus the warping error: how much each frame differs from the next one, moved back onto it.
+
+    Unit: percent of full scale, mean absolute RGB difference; range -100..0. Source: the warping
+    error of Lai et al. 2018 (Learning Blind Video Temporal Consistency), with the occlusion test
+    of Sundaram et al. 2010 and a flow without weights. Ours differs in one point: a hidden pixel
+    counts a quarter instead of nothing, so that a picture which falls apart cannot hide behind the
+    mask. Limits: a still clip scores best (pair it with MotionAmount); motion costs a little where
+    it hides something.
+    """
+
+    name: str = "temporal_consistency"
+
+    def __call__(self, clips: Clips) -> Tensor:
+        return _mean_over_pairs(clips.frames, _warping_error)
+
+
+@dataclass(frozen=True)
+class MotionAmount:
+    """Mean speed of the pixels, up to a target: frozen does not win, wild gains nothing.
+
+    Unit: percent of the frame's diagonal per second; range 0..``target``. Source: mean optical flow
+    as in VBench's dynamic degree, which takes the fastest 5 % of a learned flow and a yes or no.
+    Limits: flat areas count as still, so a small plain object scores low: choose the target by what
+    the scene can reach. Noise and flicker can pass for a little motion.
+    """
+
+    target: float = 5.0
+    name: str = "motion_amount"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.target) and self.target > 0):
+            raise ValueError(
+                f"target of motion_amount is {self.target}: "
+                "give a positive speed in percent of the diagonal per second"
+            )
+
+    def __call__(self, clips: Clips) -> Tensor:
+        return (_mean_over_pairs(clips.frames, _speed) * clips.fps).clamp(max=self.target)
+
+
+def _mean_over_pairs(frames: Tensor, measure: Measure) -> Tensor:
+    """Mean of ``measure`` over all neighbouring frames, clip by clip: [B, T, H, W, 3] -> [B]."""
+    return torch.stack([torch.cat(list(_measured(clip, measure))).mean() for clip in frames])
+
+
+def _measured(clip: Tensor, measure: Measure) -> Iterator[Tensor]:
+    if len(clip) == 1:
+        yield 0 * clip.float().mean().view(1)  # a broken frame stays visible as NaN
+    for start in range(0, len(clip) - 1, SLICE_FRAMES):
+        pictures = shrink(clip[start : start + SLICE_FRAMES + 1])
+        # Sampling at a NaN position can give a sound pixel, so add what keeps NaN in sight.
+        yield measure(pictures[:-1], pictures[1:]) + 0 * pictures.mean()
+
+
+def _warping_error(now: Tensor, after: Tensor) -> Tensor:
+    """[N, 3, h, w] twice -> [N]."""
+    both = flow(grey(torch.cat([now, after])), grey(torch.cat([after, now])))
+    forward, backward = both.chunk(2)
+    error = (warp(after, forward) - now).abs().mean(dim=1)  # [N, h, w]
+    back = warp(backward, forward)
+    mismatch = (forward + back).square().sum(dim=1)
+    tolerance = 0.01 * (forward.square() + back.square()).sum(dim=1) + 0.5
+    seen = (mismatch <= tolerance) & inside(forward)
+    weight = torch.where(seen, 1.0, HIDDEN_WEIGHT)
+    return -100 * (error * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2))
+
+
+def _speed(now: Tensor, after: Tensor) -> Tensor:
+    """Percent of the diagonal per frame: [N, 3, h, w] twice -> [N]."""
+    length = flow(grey(now), grey(after)).square().sum(dim=1).sqrt().mean(dim=(1, 2))
+    return 100 * length / math.hypot(*now.shape[-2:])
