@@ -1,8 +1,8 @@
 """Clips drawn by a program: one coloured shape moving in a straight line over a plain background.
 
-The tiny model's whole world: 64x64 RGB at 16 frames a second, and a caption for each clip. The world is a
-torus, so an object that leaves on the left comes back on the right and a clip of any length keeps its
-object. Everything follows from a seed. Knows nothing of models, latents or files.
+The tiny model's whole world: 64x64 RGB at 16 frames a second, and a caption for each clip. The
+world is a torus, so an object that leaves on the left comes back on the right and a clip of any
+length keeps its object. Everything follows from a seed. Knows nothing of models, latents or files.
 """
 
 import math
@@ -115,7 +115,7 @@ def draw(scene: Scene, frames: int) -> Tensor:
 
 
 def background(name: str) -> Tensor:
-    """The picture behind the object: [64, 64, 3], grey so that colour belongs to the object alone."""
+    """The picture behind the object [64, 64, 3]: grey, so that colour is the object's alone."""
     if name == "dark":
         return torch.full((SIDE, SIDE, 3), 0.08)
     if name == "light":
@@ -144,13 +144,13 @@ def outline_distance(shape: str, dx: Tensor, dy: Tensor, size: float | Tensor) -
     return torch.minimum(upright, level)
 
 
-_SHAPE_WORDS = {
+SHAPE_WORDS = {
     "circle": ("circle", "circle", "ball", "disc"),
     "square": ("square", "square", "box"),
     "triangle": ("triangle",),
     "cross": ("cross", "cross", "plus sign"),
 }
-_COLOUR_WORDS = {
+COLOUR_WORDS = {
     "red": ("red",),
     "yellow": ("yellow",),
     "green": ("green",),
@@ -158,7 +158,7 @@ _COLOUR_WORDS = {
     "blue": ("blue",),
     "purple": ("purple", "purple", "violet"),
 }
-_MOTION_WORDS = {
+MOTION_WORDS = {
     "left": ("left", "to the left", "leftwards"),
     "right": ("right", "to the right", "rightwards"),
     "up": ("up", "upwards"),
@@ -166,11 +166,13 @@ _MOTION_WORDS = {
     "up and right": ("up and right", "up and to the right", "diagonally up and right"),
     "down and left": ("down and left", "down and to the left", "diagonally down and left"),
 }
-_BACKGROUND_WORDS = {
+BACKGROUND_WORDS = {
     "dark": ("dark", "dark", "black"),
     "light": ("light", "light", "white"),
     "striped": ("striped", "striped", "grey striped"),
 }
+SIZE_WORDS = {"small": ("small", "little"), "big": ("big", "large")}
+PACE_WORDS = {"slow": ("slowly",), "fast": ("quickly", "fast")}
 _VERBS = (
     "moving",
     "moving",
@@ -202,14 +204,12 @@ _ENDINGS = ("", "", "", "", "smooth animation", "high quality", "static camera",
 
 def prompt(scene: Scene, rng: random.Random) -> str:
     """A caption of the scene: its four words always, the rest as a person might put it."""
-    colour = rng.choice(_COLOUR_WORDS[scene.colour])
+    colour = rng.choice(COLOUR_WORDS[scene.colour])
     thing = _present(_size_word(scene, rng), rng.choice(_FREE_WORDS), colour)
-    thing = (
-        f"{rng.choice(('a', 'a', 'one', 'the'))} {thing} {rng.choice(_SHAPE_WORDS[scene.shape])}"
-    )
+    thing = f"{rng.choice(('a', 'a', 'one', 'the'))} {thing} {rng.choice(SHAPE_WORDS[scene.shape])}"
     pace = _pace_word(scene, rng)
-    way = _present(rng.choice(_VERBS), pace, rng.choice(_MOTION_WORDS[scene.motion]))
-    place = f"{rng.choice(_BACKGROUND_WORDS[scene.background])} background"
+    way = _present(rng.choice(_VERBS), pace, rng.choice(MOTION_WORDS[scene.motion]))
+    place = f"{rng.choice(BACKGROUND_WORDS[scene.background])} background"
     where = f"{rng.choice(('on', 'over', 'across', 'in front of'))} a {place}"
     text = _present(rng.choice(_OPENINGS), thing, way, where)
     if rng.random() < 0.1:
@@ -229,8 +229,8 @@ def _size_word(scene: Scene, rng: random.Random) -> str:
         return ""
     third = (LARGEST - SMALLEST) / 3
     if scene.size < SMALLEST + third:
-        return rng.choice(("small", "little"))
-    return rng.choice(("big", "large")) if scene.size > LARGEST - third else ""
+        return rng.choice(SIZE_WORDS["small"])
+    return rng.choice(SIZE_WORDS["big"]) if scene.size > LARGEST - third else ""
 
 
 def _pace_word(scene: Scene, rng: random.Random) -> str:
@@ -238,5 +238,5 @@ def _pace_word(scene: Scene, rng: random.Random) -> str:
         return ""
     third = (FASTEST - SLOWEST) / 3
     if scene.speed < SLOWEST + third:
-        return "slowly"
-    return rng.choice(("quickly", "fast")) if scene.speed > FASTEST - third else ""
+        return rng.choice(PACE_WORDS["slow"])
+    return rng.choice(PACE_WORDS["fast"]) if scene.speed > FASTEST - third else ""

@@ -1,8 +1,10 @@
-"""What a clip shows, measured from its pixels alone by classical image analysis. Nothing is learned.
+"""What a clip shows, measured from its pixels alone by classical image analysis. Nothing is
+learned.
 
-The world is known (`clips.py`): one coloured thing on a grey background, on a torus. Backgrounds have no
-colour, so the chroma of a pixel says how much of it the object covers; the rest is geometry. Made for
-drawn clips and for a model's blurry ones. Knows nothing of models and never sees how a clip was made.
+The world is known (`clips.py`): one coloured thing on a grey background, on a torus. Backgrounds
+have no colour, so the chroma of a pixel says how much of it the object covers; the rest is
+geometry. Made for drawn clips and for a model's blurry ones. Knows nothing of models and never
+sees how a clip was made.
 """
 
 from dataclasses import dataclass, field
@@ -48,9 +50,10 @@ class Track:
 class Verdict:
     """How a clip, or a part of one, keeps to its scene.
 
-    `position_error`: root mean square distance to the best straight line, pixels on the torus; infinite
-    when the object is seen in fewer than two frames. `flicker`: mean change per frame of what should not
-    change, grey levels of 255. `speed`: pixels per frame. `survives`: still there in the last second.
+    `position_error`: root mean square distance to the best straight line, pixels on the torus;
+    infinite when the object is seen in fewer than two frames. `flicker`: mean change per frame of
+    what should not change, grey levels of 255. `speed`: pixels per frame. `survives`: still there
+    in the last second.
     """
 
     colour: bool
@@ -128,7 +131,7 @@ def _palette() -> Tensor:
 
 
 def _object_colour(chroma: Tensor) -> tuple[Tensor, Tensor]:
-    """Direction [T, 3] and strength [T] of the object's chroma: that of the most coloured pixels."""
+    """Direction [T, 3] and strength [T] of the object's chroma: the most coloured pixels'."""
     flat = chroma.flatten(1, 2)
     size = flat.norm(dim=-1)
     core = size.topk(80, dim=1).indices
@@ -175,7 +178,7 @@ def _template(shape: str) -> tuple[float, float]:
 
 
 def _background(grey: Tensor, cover: Tensor) -> Tensor:
-    """Index into BACKGROUNDS [T], from the uncovered pixels: the nearest in each pixel row's mean."""
+    """Index into BACKGROUNDS [T]: the nearest by the mean of each row's uncovered pixels."""
     free = (cover < 0.02).float()
     rows = (grey * free).sum(2) / free.sum(2).clamp(min=1)  # (T, H)
     known = torch.stack([clips.background(name)[:, 0, 0] for name in clips.BACKGROUNDS])
@@ -184,7 +187,7 @@ def _background(grey: Tensor, cover: Tensor) -> Tensor:
 
 
 def _flicker(frames: Tensor, cover: Tensor) -> Tensor:
-    """Change since the frame before [T], grey levels: of the background or the object's mean colour.
+    """Grey levels changed since the frame before [T]: of the background or the object's colour.
 
     The larger of the two. Pixels the object touches in either frame do not count as background.
     """

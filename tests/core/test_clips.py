@@ -41,10 +41,10 @@ def test_captions_name_all_four_properties():
     for index in range(200):
         scene = clips.sample_scene(clips.training_seed(index))
         words = clips.prompt(scene, random.Random(index)).lower()
-        assert any(w in words for w in clips._COLOUR_WORDS[scene.colour])
-        assert any(w in words for w in clips._SHAPE_WORDS[scene.shape])
-        assert any(w in words for w in clips._MOTION_WORDS[scene.motion])
-        assert any(w in words for w in clips._BACKGROUND_WORDS[scene.background])
+        assert any(w in words for w in clips.COLOUR_WORDS[scene.colour])
+        assert any(w in words for w in clips.SHAPE_WORDS[scene.shape])
+        assert any(w in words for w in clips.MOTION_WORDS[scene.motion])
+        assert any(w in words for w in clips.BACKGROUND_WORDS[scene.background])
 
 
 def test_training_and_evaluation_seeds_never_meet():
