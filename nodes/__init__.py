@@ -1,0 +1,11 @@
+"""The pack's nodes. This package is the only one that knows ComfyUI."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import generate, loaders, options, results, rewards
+
+
+class StreamT1Extension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        files = (loaders, options, rewards, generate, results)
+        return [node for file in files for node in file.NODES]

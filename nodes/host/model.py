@@ -1,0 +1,138 @@
+"""A host MODEL and CONDITIONING in, the core's causal model and prompt out.
+
+The weights stay the host's: it loads, offloads, patches and casts them. The core calls the layers.
+"""
+
+import logging
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from torch import Tensor, nn
+
+from ...stream_t1_core.causal_wan import CausalWan
+from ...stream_t1_core.config import StreamConfig
+
+log = logging.getLogger(__name__)
+
+PATCH_SIZE = (1, 2, 2)
+CHANNELS = 16
+
+
+def backbone_of(model: ModelPatcher) -> nn.Module:
+    """The Wan 2.1 text-to-video backbone inside a MODEL; a ``ValueError`` says what it is else."""
+    backbone = model.model.diffusion_model
+    layers = ("patch_embedding", "text_embedding", "time_projection", "blocks", "head")
+    if not all(hasattr(backbone, name) for name in layers):
+        raise ValueError(
+            f"model: this MODEL is a {type(backbone).__name__}, not a Wan 2.1 video model. Connect "
+            "LongLive Loader, Tiny Model, or any loader with a Wan 2.1-shaped causal text-to-video "
+            "model"
+        )
+    model_type = getattr(backbone, "model_type", None)
+    if model_type != "t2v":
+        raise ValueError(
+            f"model: this Wan model is of type '{model_type}'; only text-to-video ('t2v') can be "
+            "streamed. Use LongLive or another causal Wan 2.1 text-to-video model"
+        )
+    channels = (backbone.patch_embedding.in_channels, backbone.out_dim)
+    if channels != (CHANNELS, CHANNELS) or tuple(backbone.patch_size) != PATCH_SIZE:
+        raise ValueError(
+            f"model: this Wan model takes {channels[0]} and gives {channels[1]} channels with "
+            f"patches of {tuple(backbone.patch_size)}; Wan 2.1 text-to-video has 16, 16 and "
+            "(1, 2, 2). Wan 2.2 5B and in-painting models cannot be streamed"
+        )
+    return backbone
+
+
+def causal_model(model: ModelPatcher) -> CausalWan:
+    """The core's view of a MODEL. It computes nothing yet: ``load`` the weights before use."""
+    backbone = backbone_of(model)
+    options = model.model_options.get("transformer_options", {})
+    _warn_of_what_is_ignored(model, options)
+
+    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """[B, Lq, N, D] and [B, Lk, N, D] twice -> [B, Lq, N, D]."""
+        # Imported here: other packs may replace the host's choice after this file is loaded.
+        from comfy.ldm.modules.attention import optimized_attention
+
+        heads = q.shape[2]
+        flat = (x.flatten(2) for x in (q, k, v))  # (B, L, N * D)
+        out = optimized_attention(*flat, heads=heads, transformer_options=options)
+        return out.unflatten(2, (heads, -1))
+
+    return CausalWan(
+        backbone,
+        dtype=_compute_dtype(model),
+        device=model.load_device,
+        attention=attention,
+        cast=comfy.model_management.cast_to,
+    )
+
+
+def load(model: ModelPatcher, vae: VAE, config: StreamConfig, latent_hw: tuple[int, int]) -> None:
+    """Have the host load model and decoder together, with room for the context."""
+    height, width = latent_hw
+    backbone = backbone_of(model)
+    tokens = _context_frames(config) * (height // PATCH_SIZE[1]) * (width // PATCH_SIZE[2])
+    kv_bytes = 2 * tokens * backbone.dim * len(backbone.blocks) * _compute_dtype(model).itemsize
+    decode_bytes = vae.memory_used_decode((1, CHANNELS, 1, height, width), vae.vae_dtype)
+    comfy.model_management.load_models_gpu(
+        [model, vae.patcher], memory_required=kv_bytes + decode_bytes
+    )
+
+
+def prompt_rows(positive: list, backbone: nn.Module) -> Tensor:
+    """CONDITIONING -> text rows [1, L, text_dim]; its first entry, as LongLive has one prompt."""
+    if not positive:
+        raise ValueError("positive: the CONDITIONING is empty; connect CLIP Text Encode")
+    if len(positive) > 1:
+        log.warning(
+            "Stream-T1: positive has %d conditionings, the first is used; write one prompt instead",
+            len(positive),
+        )
+    rows = positive[0][0]
+    width = backbone.text_embedding[0].in_features
+    if rows.ndim != 3 or rows.shape[0] != 1 or rows.shape[2] != width:
+        raise ValueError(
+            f"positive: conditioning of shape {list(rows.shape)}, but this model reads [1, rows, "
+            f"{width}]. Wan models need the UMT5-XXL text encoder (Load CLIP, type 'wan'); Tiny "
+            "Model brings its own CLIP"
+        )
+    if rows.shape[1] > backbone.text_len:
+        log.warning(
+            "Stream-T1: the prompt has %d tokens, the model sees the first %d",
+            rows.shape[1],
+            backbone.text_len,
+        )
+    return rows
+
+
+def _compute_dtype(model: ModelPatcher) -> torch.dtype:
+    # Never read off a weight: packed and fp8 weights tell their storage type.
+    return model.model.manual_cast_dtype or model.model.get_dtype()
+
+
+def _context_frames(config: StreamConfig) -> int:
+    """Latent frames of K/V alive at once: the past, the past laid out, every candidate's own."""
+    memory = config.memory
+    appended = memory.max_sink_frames - memory.sink_frames if memory.routing else 0
+    past = memory.window_frames + appended
+    return 2 * past + config.plan.candidates * config.frames_per_chunk
+
+
+def _warn_of_what_is_ignored(model: ModelPatcher, options: dict[str, Any]) -> None:
+    ignored = [name for name in ("patches", "patches_replace") if options.get(name)]
+    ignored += [name for name in model.object_patches if name == "model_sampling"]
+    if "model_function_wrapper" in model.model_options:
+        ignored.append("model_function_wrapper")
+    for table in (model.wrappers, options.get("wrappers", {})):
+        ignored += [kind for kind, by_key in table.items() if any(by_key.values())]
+    if ignored:
+        log.warning(
+            "Stream-T1 calls the model's layers itself; these additions to MODEL have no effect: "
+            "%s (torch.compile, caching, context-window and shift nodes work that way)",
+            ", ".join(ignored),
+        )

@@ -1,0 +1,42 @@
+"""Core events -> the host's progress bar with a preview image, and its Cancel."""
+
+import comfy.utils
+from comfy.model_management import throw_exception_if_processing_interrupted
+from PIL import Image
+from server import PromptServer
+from torch import Tensor
+
+from ...stream_t1_core.events import ChunkDone, Event, RunDone, StepDone
+
+PREVIEW_PIXELS = 384
+
+
+class ProgressEvents:
+    """Callable for ``emit``. Raises the host's interrupt before a denoiser call."""
+
+    def __init__(self, denoiser_calls: int) -> None:
+        self.total = denoiser_calls
+        self.done = 0
+        self.bar = comfy.utils.ProgressBar(denoiser_calls)
+
+    def __call__(self, event: Event) -> None:
+        throw_exception_if_processing_interrupted()
+        if isinstance(event, StepDone):
+            self.done = event.done
+            self.bar.update_absolute(self.done, self.total)
+        elif isinstance(event, ChunkDone) and event.frames is not None:
+            self.bar.update_absolute(self.done, self.total, _preview(event.frames[-1]))
+        elif isinstance(event, RunDone):
+            self.bar.update_absolute(self.total, self.total)
+
+
+def show_text(node_id: str, text: str) -> None:
+    """Write ``text`` on the node, in the browser that queued the run."""
+    server = PromptServer.instance
+    server.send_progress_text(text, node_id, server.client_id)
+
+
+def _preview(frame: Tensor) -> tuple[str, Image.Image, int]:
+    """Frame [H, W, 3] in 0..1 -> the host's preview triple, fitted into PREVIEW_PIXELS."""
+    image = Image.fromarray((frame * 255).round().byte().numpy())
+    return ("JPEG", image, PREVIEW_PIXELS)

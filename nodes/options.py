@@ -1,0 +1,213 @@
+"""The three units as nodes: each one's output is the core's settings record."""
+
+from comfy_api.latest import io
+
+from ..stream_t1_core.config import Memory, NoisePropagation, Search
+from ..stream_t1_core.rewards.base import Reward
+from .sockets import MemorySocket, NoiseSocket, Pruner, PrunerSocket, RewardSocket, advanced
+
+
+class StreamT1NoisePropagation(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StreamT1NoisePropagation",
+            display_name="Noise Propagation",
+            category="Stream-T1",
+            description="Starts each chunk from the previous good chunk's noise: "
+            "noise = beta * previous + sqrt(1 - beta^2) * new.",
+            inputs=[
+                io.Float.Input(
+                    "beta",
+                    default=-0.1,
+                    min=-0.999,
+                    max=0.999,
+                    step=0.001,
+                    tooltip="Share of the previous chunk's noise, between -1 and 1. 0 keeps none "
+                    "of it; the released setting is -0.1.",
+                )
+            ],
+            outputs=[NoiseSocket.Output("noise")],
+        )
+
+    @classmethod
+    def execute(cls, beta: float) -> io.NodeOutput:
+        return io.NodeOutput(NoisePropagation(beta))
+
+
+class StreamT1RewardPruner(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StreamT1RewardPruner",
+            display_name="Reward Pruner",
+            category="Stream-T1",
+            description="Tries several candidates for every chunk and keeps the best paths. "
+            "Cost grows with beam width x branch factor.",
+            inputs=[
+                RewardSocket.Input(
+                    "short_reward",
+                    optional=True,
+                    tooltip="Judges each chunk by itself: image quality, for example Sharpness.",
+                ),
+                RewardSocket.Input(
+                    "long_reward",
+                    optional=True,
+                    tooltip="Judges the last chunks as one video: motion, consistency. Its weight "
+                    "is 1 - the short reward's.",
+                ),
+                io.Int.Input(
+                    "beam_width",
+                    default=2,
+                    min=1,
+                    max=64,
+                    tooltip="Paths kept after every chunk (K). More keep more variety; each needs "
+                    "memory for its own chunks.",
+                ),
+                io.Int.Input(
+                    "branch_factor",
+                    default=2,
+                    min=1,
+                    max=64,
+                    tooltip="Candidates tried per path and chunk (M). The first chunk tries K x M.",
+                ),
+                advanced(
+                    io.Int.Input(
+                        "span_chunks",
+                        default=10,
+                        min=1,
+                        max=1000,
+                        tooltip="How many chunks the long reward sees, the new one included.",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "tau",
+                        default=0.4,
+                        min=0.0,
+                        max=1.0,
+                        step=0.01,
+                        tooltip="Highest weight of the short reward. It rises from 0 in the first "
+                        "chunk to tau.",
+                    )
+                ),
+            ],
+            outputs=[PrunerSocket.Output("pruner")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        beam_width: int,
+        branch_factor: int,
+        span_chunks: int,
+        tau: float,
+        short_reward: Reward | None = None,
+        long_reward: Reward | None = None,
+    ) -> io.NodeOutput:
+        search = Search(beam_width, branch_factor, span_chunks, tau)
+        if search.candidates > 1 and not (short_reward or long_reward):
+            raise ValueError(
+                f"Reward Pruner: {search.candidates} candidates a chunk but no reward to choose "
+                "by; plug a reward into short_reward or long_reward, or set beam width and branch "
+                "factor to 1"
+            )
+        return io.NodeOutput(Pruner(search, short_reward, long_reward))
+
+
+class StreamT1MemorySink(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StreamT1MemorySink",
+            display_name="Memory Sink",
+            category="Stream-T1",
+            description="Decides by reward what becomes of a chunk that leaves the window: dropped "
+            "when worse than its past, blended into the newest sink when good, appended as a new "
+            "sink when good and the scene changes. Needs both rewards in the Reward Pruner.",
+            inputs=[
+                io.Float.Input(
+                    "short_gate",
+                    default=0.0,
+                    min=-100.0,
+                    max=100.0,
+                    step=0.01,
+                    tooltip="A chunk is worth keeping when its short reward beats the mean of all "
+                    "earlier chunks by more than this. In units of the short reward.",
+                ),
+                io.Float.Input(
+                    "long_gate",
+                    default=0.2,
+                    min=-100.0,
+                    max=100.0,
+                    step=0.01,
+                    tooltip="The scene changes when the long reward falls by more than this from "
+                    "one chunk to the next. In units of the long reward.",
+                ),
+                io.Float.Input(
+                    "alpha",
+                    default=0.999,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    tooltip="Weight of the old sink when a chunk is blended into it. 1 changes "
+                    "nothing, 0.9 takes over a tenth.",
+                ),
+                io.Int.Input(
+                    "max_sink_frames",
+                    default=15,
+                    min=1,
+                    max=1000,
+                    tooltip="Most latent frames of sinks. Each appended sink costs memory and time "
+                    "for the rest of the video.",
+                ),
+                advanced(
+                    io.Int.Input(
+                        "window_frames",
+                        default=12,
+                        min=1,
+                        max=1000,
+                        tooltip="Latent frames a chunk attends to before any append: first sink, "
+                        "recent chunks and its own. LongLive: 12.",
+                    )
+                ),
+                advanced(
+                    io.Int.Input(
+                        "sink_frames",
+                        default=3,
+                        min=0,
+                        max=1000,
+                        tooltip="Latent frames of the fixed first sink. LongLive: 3.",
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "routing",
+                        default=True,
+                        tooltip="Off: window and fixed sink only, as without this node, but with "
+                        "the sizes given here.",
+                    )
+                ),
+            ],
+            outputs=[MemorySocket.Output("memory")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        short_gate: float,
+        long_gate: float,
+        alpha: float,
+        max_sink_frames: int,
+        window_frames: int,
+        sink_frames: int,
+        routing: bool,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(
+            Memory(
+                window_frames, sink_frames, max_sink_frames, alpha, short_gate, long_gate, routing
+            )
+        )
+
+
+NODES = [StreamT1NoisePropagation, StreamT1RewardPruner, StreamT1MemorySink]

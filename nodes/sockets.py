@@ -1,0 +1,28 @@
+"""The pack's own socket types, and marking an input as advanced on every host."""
+
+from dataclasses import dataclass
+
+from comfy_api.latest import io
+
+from ..stream_t1_core.config import Search
+from ..stream_t1_core.rewards.base import Reward
+
+NoiseSocket = io.Custom("STREAM_T1_NOISE")
+MemorySocket = io.Custom("STREAM_T1_MEMORY")
+PrunerSocket = io.Custom("STREAM_T1_PRUNER")
+RewardSocket = io.Custom("STREAM_T1_REWARD")
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """What a Reward Pruner hands to the sampler."""
+
+    search: Search
+    short_reward: Reward | None
+    long_reward: Reward | None
+
+
+def advanced(widget: io.WidgetInput) -> io.WidgetInput:
+    """Fold a widget behind "Show advanced inputs"; 0.3.75 has no argument for it."""
+    widget.extra_dict = {**(widget.extra_dict or {}), "advanced": True}
+    return widget
