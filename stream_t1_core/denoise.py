@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .config import TIMESTEP_COUNT, Schedule
 
+FlowFunction = Callable[[Tensor, Tensor], Tensor]  # (noisy [B, C, F, H, W], timesteps [F]) -> flow
+
 
 def shifted_sigmas(shift: float) -> Tensor:
     """Wan's 1000 noise levels, falling from 1: ``shift*u / (1 + (shift-1)*u)``; float32."""
@@ -42,7 +44,7 @@ def clean_estimate(noisy: Tensor, flow: Tensor, sigma: Tensor) -> Tensor:
 
 
 def denoise(
-    flow: Callable[[Tensor, Tensor], Tensor],
+    flow: FlowFunction,
     noise: Tensor,
     renoise: Tensor,
     schedule: Schedule,
@@ -50,7 +52,7 @@ def denoise(
 ) -> Tensor:
     """Noise [B, C, F, H, W] -> clean latents of the same shape.
 
-    ``flow(noisy, timesteps [F])`` is one denoiser call; ``renoise`` [B, steps - 1, C, F, H, W];
+    ``flow`` is one denoiser call; ``renoise`` [B, steps - 1, C, F, H, W];
     ``before_call`` runs before every denoiser call and may raise to cancel.
     """
     frames = noise.shape[2]

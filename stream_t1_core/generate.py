@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from . import noise, scoring, search, sinks
+from .batching import in_batches
 from .causal_wan import CausalWan, Text
 from .config import StreamConfig
-from .denoise import denoise
+from .denoise import FlowFunction, denoise
 from .events import CandidateReport, ChunkDone, Emit, RunDone, RunStarted, StepDone
-from .kv import live_bytes
+from .kv import Past, live_bytes
 from .scoring import Critic
 from .state import Beam, Candidate, Chunk, StreamState
 
@@ -51,8 +52,7 @@ def generate(
     tools: Tools, config: StreamConfig, latent_hw: tuple[int, int], emit: Emit = lambda event: None
 ) -> Video:
     """Make a whole video. ``latent_hw`` is the latent's height and width."""
-    for state in stream(tools, config, latent_hw, emit):
-        pass
+    *_, state = stream(tools, config, latent_hw, emit)
     return finish(state, tools, config, emit)
 
 
@@ -85,7 +85,7 @@ def run_chunk(
     with _timed(seconds, "denoise"):
         candidates = denoise_all(candidates, state.chunk, tools, config, before_call)
     with _timed(seconds, "decode"):
-        candidates = [scoring.decode(c, tools.critic, config) for c in candidates]
+        candidates = scoring.decode(candidates, tools.critic, config)
     with _timed(seconds, "score"):
         candidates = scoring.score(candidates, state.chunk, tools.critic, config)
         candidates = [add_route(c, config) for c in candidates]
@@ -133,12 +133,21 @@ def denoise_all(
         group = list(siblings)
         past = tools.model.lay_out(group[0].parent.kv, tuple(group[0].noise.shape[-2:]))
 
-        def flow(noisy: Tensor, timesteps: Tensor, past=past) -> Tensor:
-            return tools.model.flow(
-                noisy, timesteps, chunk * config.frames_per_chunk, tools.text, past
-            )
+        def flow(noisy: Tensor, timesteps: Tensor, past: Past = past) -> Tensor:
+            first_frame = chunk * config.frames_per_chunk
+            return tools.model.flow(noisy, timesteps, first_frame, tools.text, past)
 
-        done += _denoise_batch(group, flow, config, before_call)
+        def batch(some: list[Candidate], flow: FlowFunction = flow) -> list[Candidate]:
+            latents = denoise(
+                flow,
+                torch.stack([c.noise for c in some]),
+                torch.stack([c.renoise for c in some]),
+                config.schedule,
+                lambda: before_call(len(some)),
+            )
+            return [_with_latent(c, x.clone()) for c, x in zip(some, latents, strict=True)]
+
+        done += in_batches(group, batch)
     return done
 
 
@@ -244,31 +253,6 @@ def check(tools: Tools, config: StreamConfig, latent_hw: tuple[int, int]) -> Non
             "Memory Sink: routes are decided by a short and a long reward; plug both into the "
             "Reward Pruner, or turn routing off"
         )
-
-
-def _denoise_batch(
-    group: list[Candidate],
-    flow: Callable[[Tensor, Tensor], Tensor],
-    config: StreamConfig,
-    before_call: Callable[[int], None],
-) -> list[Candidate]:
-    """Denoise together; where memory does not allow it, in halves, down to one at a time."""
-    fresh = torch.stack([c.noise for c in group])
-    renoise = torch.stack([c.renoise for c in group])
-    try:
-        latents = denoise(flow, fresh, renoise, config.schedule, lambda: before_call(len(group)))
-    except torch.cuda.OutOfMemoryError as error:
-        if len(group) == 1:
-            raise torch.cuda.OutOfMemoryError(
-                f"out of memory with one candidate at a time ({error}). Use a smaller video, a "
-                "smaller window or fewer sinks (Memory Sink), or the host's low-memory mode"
-            ) from error
-        latents = None
-    if latents is None:  # outside the handler, so that the failed attempt's tensors are free
-        half = len(group) // 2
-        first = _denoise_batch(group[:half], flow, config, before_call)
-        return first + _denoise_batch(group[half:], flow, config, before_call)
-    return [_with_latent(c, latent.clone()) for c, latent in zip(group, latents, strict=True)]
 
 
 def _with_latent(candidate: Candidate, latent: Tensor) -> Candidate:

@@ -38,18 +38,18 @@ class ChunkKV:
 
     def blend(self, other: "ChunkKV", alpha: float) -> "ChunkKV":
         """Moving average ``alpha * self + (1 - alpha) * other``, at this chunk's position."""
-        return replace(
-            self,
-            keys=tuple(alpha * a + (1 - alpha) * b for a, b in zip(self.keys, other.keys)),
-            values=tuple(alpha * a + (1 - alpha) * b for a, b in zip(self.values, other.values)),
-        )
+
+        def mix(mine: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(alpha * a + (1 - alpha) * b for a, b in zip(mine, theirs, strict=True))
+
+        return replace(self, keys=mix(self.keys, other.keys), values=mix(self.values, other.values))
 
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """Earlier chunks laid side by side, keys rotated to their positions: what a chunk attends to."""
+    """Earlier chunks laid side by side, keys rotated into place: what a chunk attends to."""
 
-    keys: tuple[Tensor, ...] = field(repr=False)  # per layer [1, L, N, D], rotated; empty at start
+    keys: tuple[Tensor, ...] = field(repr=False)  # per layer [1, L, N, D], rotated
     values: tuple[Tensor, ...] = field(repr=False)
 
 

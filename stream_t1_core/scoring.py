@@ -6,22 +6,38 @@ long reward reuses earlier frames. ``isolated`` decodes as the released code doe
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from itertools import groupby
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from . import search
+from .batching import in_batches
 from .config import StreamConfig
 from .rewards.base import Clips, Reward
 from .rewards.mix import evaluate
 from .state import Candidate, Chunk, Scores
 
 
-class Decoder(Protocol):
-    """A causal video decoder whose state is a value: it returns a new one, changes none."""
+class DecoderState(Protocol):
+    """What a causal decoder carries on; a value, never changed once made."""
 
-    def decode(self, latents: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def repeat(self, count: int) -> "DecoderState":
+        """A state for ``count`` branches that continue this one."""
+        ...
+
+    def row(self, index: int) -> "DecoderState":
+        """One branch's state, owning its memory."""
+        ...
+
+
+class Decoder(Protocol):
+    """A causal video decoder."""
+
+    def decode(
+        self, latents: Tensor, state: DecoderState | None
+    ) -> tuple[Tensor, DecoderState | None]:
         """Latents [B, C, F, h, w], state or None at the start -> frames [B, T, H, W, 3], state."""
         ...
 
@@ -36,20 +52,34 @@ class Critic:
     prompt: str = ""
 
 
-def decode(candidate: Candidate, critic: Critic, config: StreamConfig) -> Candidate:
-    """Add frames, and the decoder's state after them."""
-    if critic.decoder is None or candidate.failure:
-        return candidate
-    before = None if config.isolated else candidate.parent.decoder_state
-    frames, state = critic.decoder.decode(candidate.latent[None], before)
-    kept_state = None if config.isolated else state
-    return replace(candidate, frames=frames[0].cpu(), decoder_state=kept_state)
+def decode(
+    candidates: Sequence[Candidate], critic: Critic, config: StreamConfig
+) -> list[Candidate]:
+    """Add frames, and the decoder's state after them; one parent's candidates in one batch."""
+    if critic.decoder is None:
+        return list(candidates)
+
+    def batch(some: list[Candidate]) -> list[Candidate]:
+        before = None if config.isolated else some[0].parent.decoder_state
+        before = before and before.repeat(len(some))
+        frames, after = critic.decoder.decode(torch.stack([c.latent for c in some]), before)
+        after = None if config.isolated else after
+        return [
+            replace(c, frames=frames[i].cpu().clone(), decoder_state=after and after.row(i))
+            for i, c in enumerate(some)
+        ]
+
+    done: list[Candidate] = []
+    for (_, failed), group in groupby(candidates, lambda c: (c.parent_rank, bool(c.failure))):
+        siblings = list(group)
+        done += siblings if failed else in_batches(siblings, batch)
+    return done
 
 
 def score(
     candidates: Sequence[Candidate], chunk: int, critic: Critic, config: StreamConfig
 ) -> list[Candidate]:
-    """Add scores, all candidates in one batch per reward; a score that is not finite is a failure."""
+    """Add scores, one batch per reward; a candidate whose score is not finite has failed."""
     alive = [c for c in candidates if not c.failure]
     if critic.decoder is None or not alive:
         return list(candidates)

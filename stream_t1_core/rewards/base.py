@@ -1,7 +1,8 @@
 """The call shape of a reward: a batch of clips in, one float per clip out, larger is better.
 
-A reward knows frames and a prompt. It knows nothing of beams, chunks to come, latents or hosts. Any
-callable with a ``name`` fits; the classes beside this file are examples. ``RewardMix`` adds several.
+A reward knows frames and a prompt. It knows nothing of beams, chunks to come, latents or hosts.
+Any callable with a ``name`` fits; the classes beside this file are examples. ``RewardMix`` adds
+several.
 """
 
 from dataclasses import dataclass, field

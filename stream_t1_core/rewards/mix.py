@@ -61,7 +61,7 @@ class RewardMix:
 
 
 def evaluate(reward: Reward, clips: Clips) -> tuple[Tensor, dict[str, Tensor]]:
-    """Total [B] and parts by name, float32 on the frames' device; each reward is called once."""
+    """Total [B] and parts by name, float64 on the CPU; each reward is called once."""
     if isinstance(reward, RewardMix):
         parts = reward.parts(clips)
         return reward.total(parts), parts
@@ -91,7 +91,7 @@ def _checked(reward: Reward, name: str, clips: Clips) -> Tensor:
             f"reward '{name}' returned {values.dtype} of shape {list(values.shape)}: "
             f"return a float tensor of shape [{count}], one number per clip"
         )
-    return values.detach().to(clips.frames.device, torch.float32)
+    return values.detach().cpu().double()
 
 
 def _distinct(names: Iterable[str]) -> list[str]:
