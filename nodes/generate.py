@@ -199,7 +199,11 @@ def _rescue(state: StreamState, report: Report, latent_format: LatentFormat) -> 
         return
     path = state.beams[0].chunk.path()
     latent = torch.cat([chunk.latent for chunk in path], dim=1)[None]  # (1, C, F, h, w)
-    saved = save_partial(latent_format.process_out(latent), str(report))
+    try:
+        saved = save_partial(latent_format.process_out(latent), str(report))
+    except OSError as error:  # must not hide why the run stopped
+        log.error("Stream-T1: stopped; its %d chunks could not be saved: %s", state.chunk, error)
+        return
     log.warning("Stream-T1: stopped after %d chunks; they are saved in %s", state.chunk, saved)
 
 
