@@ -29,7 +29,7 @@ def base_weights(checkpoint: Mapping[str, Any], use_ema: bool = True) -> dict[st
     tensors = {_plain(key): value for key, value in _unnest(checkpoint, nests).items()}
     tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
     if "head.modulation" not in tensors or "patch_embedding.weight" not in tensors:
-        raise ValueError(f"not a Wan model: {_what_it_is(tensors)}")
+        raise ValueError(f"not a Wan model: {_what_it_is(tensors or checkpoint)}")
     extra = [key for key in tensors if re.search(r"img_emb|vace|control_adapter|k_img", key)]
     if extra:
         raise ValueError(

@@ -70,6 +70,11 @@ def test_another_kind_of_file_is_named(key: str, says: str) -> None:
         base_weights({key: torch.zeros(1)})
 
 
+def test_a_nested_lora_is_no_base() -> None:
+    with pytest.raises(ValueError, match="not a Wan model: it looks like a LoRA"):
+        base_weights({"generator_lora": {"blocks.0.q.lora_A.weight": torch.zeros(1)}})
+
+
 def test_an_empty_file_is_named() -> None:
     with pytest.raises(ValueError, match="it is empty"):
         base_weights({})

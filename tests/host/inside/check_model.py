@@ -1,0 +1,120 @@
+"""Our causal forward over the host's WanModel: equal to the host's own, and to our backbone's."""
+
+import comfy.model_management
+import comfy.sd
+import pytest
+import tiny_wan
+import torch
+from boot import Pack
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+FRAMES, HEIGHT, WIDTH = 3, 8, 4
+
+
+def host_model(dtype: torch.dtype = torch.float32, lora: bool = False) -> ModelPatcher:
+    options = {"dtype": dtype}
+    model = comfy.sd.load_diffusion_model_state_dict(tiny_wan.weights(), model_options=options)
+    if lora:
+        names = {
+            key.replace("base_model.model.", "diffusion_model."): value
+            for key, value in tiny_wan.lora().items()
+        }
+        model, _ = comfy.sd.load_lora_for_models(model, None, names, 1.0, 0.0)
+        assert len(model.patches) == 10 * tiny_wan.LAYERS
+    comfy.model_management.load_models_gpu([model])
+    return model
+
+
+def draw(*shape: int, seed: int = 3) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn], ids=str)
+def check_one_chunk_is_the_hosts_own_forward(pack: Pack, dtype: torch.dtype, lora: bool) -> None:
+    model = host_model(dtype, lora)
+    causal = pack.module("nodes.host.model").causal_model(model)
+    latent, text = draw(2, 16, FRAMES, HEIGHT, WIDTH), draw(1, 512, tiny_wan.TEXT, seed=4)
+    past = causal.lay_out((), (HEIGHT, WIDTH))
+    timesteps = torch.full((FRAMES,), 750.0)
+    ours = causal.flow(latent, timesteps, 0, causal.encode_text(text), past)
+    theirs = model.model.diffusion_model(latent, torch.full((2,), 750.0), text.expand(2, -1, -1))
+    assert (ours - theirs).abs().max() < 2e-5 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
+def check_a_cached_chunk_is_the_one_of_our_own_backbone(pack: Pack, lora: bool) -> None:
+    weights = tiny_wan.weights()
+    if lora:
+        factors = tiny_wan.lora()
+        for key in [key for key in factors if ".lora_A." in key]:
+            name = key.removeprefix("base_model.model.").replace(".lora_A.default", "")
+            weights[name] = weights[name] + factors[key.replace("lora_A", "lora_B")] @ factors[key]
+    causal_wan = pack.module("stream_t1_core.causal_wan")
+    own = pack.module("stream_t1_core.backbone").WanBackbone.from_state_dict(weights)
+    over_host = pack.module("nodes.host.model").causal_model(host_model(lora=lora))
+    flows = [second_chunk(causal) for causal in (over_host, causal_wan.CausalWan(own))]
+    assert (flows[0] - flows[1]).abs().max() < 2e-5 * flows[1].abs().max()
+
+
+def second_chunk(causal) -> Tensor:
+    text = causal.encode_text(draw(1, 40, tiny_wan.TEXT, seed=4))  # short rows are padded
+    chunk, size = draw(1, 16, FRAMES, HEIGHT, WIDTH), (HEIGHT, WIDTH)
+    kv = causal.context_pass(chunk, torch.zeros(FRAMES), 0, text, causal.lay_out((), size))
+    past = causal.lay_out((kv,), size)
+    return causal.flow(
+        draw(2, *chunk.shape[1:], seed=5), torch.full((FRAMES,), 500.0), 3, text, past
+    )
+
+
+def check_attention_goes_through_the_hosts(pack: Pack) -> None:
+    """An attention override a user installed on MODEL still acts."""
+    model = host_model().clone()
+    calls = []
+
+    def override(func, *args, **kwargs):
+        calls.append(func)
+        return func(*args, **kwargs)
+
+    model.model_options["transformer_options"] = {"optimized_attention_override": override}
+    causal = pack.module("nodes.host.model").causal_model(model)
+    second_chunk(causal)
+    assert len(calls) == 2 * 2 * tiny_wan.LAYERS  # context pass and flow, self and cross
+
+
+def check_additions_that_cannot_act_are_named(pack: Pack, caplog: pytest.LogCaptureFixture) -> None:
+    model = host_model().clone()
+    model.add_object_patch("model_sampling", model.model.model_sampling)
+    pack.module("nodes.host.model").causal_model(model)
+    assert "no effect: model_sampling" in caplog.text
+
+
+def check_long_prompts_and_several_conditionings_are_told(
+    pack: Pack, caplog: pytest.LogCaptureFixture
+) -> None:
+    backbone = host_model().model.diffusion_model
+    entry = [torch.zeros(1, 600, tiny_wan.TEXT), {}]
+    rows = pack.module("nodes.host.model").prompt_rows([entry, entry], backbone)
+    assert rows.shape == (1, 600, tiny_wan.TEXT)
+    assert "600 tokens, the model sees the first 512" in caplog.text
+    assert "2 conditionings, the first is used" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["i2v", "in-painting"])
+def check_other_wan_models_are_refused(pack: Pack, what: str) -> None:
+    weights = tiny_wan.weights()
+    if what == "i2v":
+        for layer in range(tiny_wan.LAYERS):
+            stem = f"blocks.{layer}.cross_attn"
+            for part in ("k_img", "v_img"):
+                weights[f"{stem}.{part}.weight"] = torch.zeros(tiny_wan.DIM, tiny_wan.DIM)
+                weights[f"{stem}.{part}.bias"] = torch.zeros(tiny_wan.DIM)
+            weights[f"{stem}.norm_k_img.weight"] = torch.ones(tiny_wan.DIM)
+        weights["img_emb.proj.0.bias"] = torch.ones(1280)
+    else:
+        weights["patch_embedding.weight"] = torch.zeros(tiny_wan.DIM, 36, 1, 2, 2)
+    model = comfy.sd.load_diffusion_model_state_dict(weights, model_options={})
+    says = "of type 'i2v'" if what == "i2v" else "takes 36 and gives 16 channels"
+    with pytest.raises(ValueError, match=f"model: this Wan model .*{says}"):
+        pack.module("nodes.host.model").backbone_of(model)
