@@ -35,6 +35,8 @@ MOTIONS = {  # unit vectors (x to the right, y downwards)
 }
 BACKGROUNDS = ("dark", "light", "striped")
 SLOWEST, FASTEST = 0.6, 1.2  # pixels per frame
+START_SPREAD = 6.0  # pixels; four steps from pure noise cannot choose among many places
+ANYWHERE = SIDE / 2
 SMALLEST, LARGEST = 18.0, 24.0  # pixels across
 
 EVALUATION_SEEDS = 1_000_000_000  # seeds from here on are for evaluation, those below for training
@@ -78,15 +80,15 @@ def evaluation_seed(index: int) -> int:
     return EVALUATION_SEEDS + index
 
 
-def sample_scene(seed: int) -> Scene:
-    """A scene drawn evenly from all there are."""
+def sample_scene(seed: int, spread: float = START_SPREAD) -> Scene:
+    """A scene drawn evenly; it starts within `spread` pixels of the middle, each way."""
     rng = random.Random(f"scene {seed}")
     return Scene(
         colour=rng.choice(list(COLOURS)),
         shape=rng.choice(SHAPES),
         motion=rng.choice(list(MOTIONS)),
         background=rng.choice(BACKGROUNDS),
-        start=(rng.uniform(0, SIDE), rng.uniform(0, SIDE)),
+        start=tuple(SIDE / 2 + rng.uniform(-spread, spread) for _ in range(2)),
         speed=rng.uniform(SLOWEST, FASTEST),
         size=rng.uniform(SMALLEST, LARGEST),
     )

@@ -180,7 +180,7 @@ def train(vae: WanVAE, phase: Phase, first_clip: int) -> Iterator[float]:
 
 def training_clip(index: int, frames: int, side: int, generator: torch.Generator) -> Tensor:
     """A clip in -1..1, cut to `side` pixels about the object: [3, T, side, side]."""
-    scene = clips.sample_scene(clips.training_seed(index))
+    scene = clips.sample_scene(clips.training_seed(index), clips.ANYWHERE)
     pixels = to_pixels(clips.draw(scene, frames))
     if side == clips.SIDE:
         return pixels
@@ -226,7 +226,8 @@ def normalise_latents(vae: WanVAE) -> None:
     """
     seeds = range(AFFINE_CLIPS)
     drawn = [
-        clips.draw(clips.sample_scene(clips.training_seed(s)), EVALUATION_FRAMES) for s in seeds
+        clips.draw(clips.sample_scene(clips.training_seed(s), clips.ANYWHERE), EVALUATION_FRAMES)
+        for s in seeds
     ]
     mu = torch.cat([vae.moments(to_pixels(frames)[None])[0] for frames in drawn])
     spread, mean = torch.std_mean(mu, dim=(0, 2, 3, 4))
@@ -253,7 +254,10 @@ def save(vae: WanVAE, path: Path) -> None:
 def evaluate(path: Path, sheet: Path | None) -> None:
     """Prints quality and latent statistics of the saved file on clips that were not trained on."""
     vae = WanVAE.from_state_dict(load_file(path))
-    scenes = [clips.sample_scene(clips.evaluation_seed(i)) for i in range(EVALUATION_CLIPS)]
+    scenes = [
+        clips.sample_scene(clips.evaluation_seed(i), clips.ANYWHERE)
+        for i in range(EVALUATION_CLIPS)
+    ]
     originals = torch.stack([to_pixels(clips.draw(scene, EVALUATION_FRAMES)) for scene in scenes])
     latents = torch.cat([vae.encode(clip[None]) for clip in originals])
     decoded = torch.cat([vae.decode(z[None]).clamp(-1, 1) for z in latents])

@@ -36,7 +36,7 @@ def one_thread():
 def _every_scene():
     everything = itertools.product(clips.COLOURS, clips.SHAPES, clips.MOTIONS, clips.BACKGROUNDS)
     for index, (colour, shape, motion, ground) in enumerate(everything):
-        sample = clips.sample_scene(clips.evaluation_seed(index))
+        sample = clips.sample_scene(clips.evaluation_seed(index), clips.ANYWHERE)
         yield replace(sample, colour=colour, shape=shape, motion=motion, background=ground)
 
 

@@ -1,0 +1,66 @@
+"""Clips as the tiny VAE sees them: drawn, encoded and kept in memory, or in a file between runs.
+
+Two kinds: long clips for whole streams, and many short ones of one chunk, because a stream has
+only one first chunk and that is where the prompt has to be understood from nothing.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stream_t1_core.wan_vae import WanVAE
+
+from . import clips
+
+LONG_FRAMES = 81  # 21 latent frames, 7 chunks
+SHORT_FRAMES = 9  # 3 latent frames, 1 chunk
+BATCH = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Library:
+    """Normalised latents, float16. Clip i of `long` has training seed i; `short` goes on."""
+
+    long: Tensor = field(repr=False)  # [n, 16, 21, 8, 8]
+    short: Tensor = field(repr=False)  # [m, 16, 3, 8, 8]
+
+    def long_scene(self, index: int) -> clips.Scene:
+        return clips.sample_scene(clips.training_seed(index))
+
+    def short_scene(self, index: int) -> clips.Scene:
+        return clips.sample_scene(clips.training_seed(len(self.long) + index))
+
+
+def make_library(vae: WanVAE, long_count: int, short_count: int, cache: Path) -> Library:
+    """Draw and encode; or read `cache`, if it holds as many clips from the same encoder."""
+    mark = _fingerprint(vae)
+    if cache.is_file():
+        kept = torch.load(cache, weights_only=True)
+        if kept["vae"] == mark and len(kept["long"]) == long_count:
+            if len(kept["short"]) == short_count:
+                return Library(kept["long"], kept["short"])
+    long = encode_clips(vae, 0, long_count, LONG_FRAMES)
+    short = encode_clips(vae, long_count, short_count, SHORT_FRAMES)
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"vae": mark, "long": long, "short": short}, cache)
+    return Library(long, short)
+
+
+@torch.no_grad()
+def encode_clips(vae: WanVAE, first: int, count: int, frames: int) -> Tensor:
+    """Latents of training clips first..first+count-1: [count, 16, F, 8, 8] float16."""
+    batches = []
+    for start in range(first, first + count, BATCH):
+        seeds = range(start, min(start + BATCH, first + count))
+        scenes = [clips.sample_scene(clips.training_seed(seed)) for seed in seeds]
+        pixels = torch.stack([clips.draw(scene, frames) for scene in scenes])  # (B, T, H, W, 3)
+        latents = vae.encode(pixels.permute(0, 4, 1, 2, 3) * 2 - 1)
+        batches.append(latents.half())
+    return torch.cat(batches)
+
+
+def _fingerprint(vae: WanVAE) -> float:
+    parts = [*vae.encoder.parameters(), *vae.conv1.parameters()]
+    return float(sum(p.detach().double().abs().sum() for p in parts))
