@@ -63,7 +63,7 @@ class StreamT1LongLiveLoader(io.ComfyNode):
                     )
                 ),
             ],
-            outputs=[io.Model.Output("model")],
+            outputs=[io.Model.Output("model", display_name="model")],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -95,9 +95,9 @@ class StreamT1TinyModel(io.ComfyNode):
             "coloured shape moving in one direction. Runs on any CPU, for trying things out.",
             inputs=[],
             outputs=[
-                io.Model.Output("model"),
-                io.Clip.Output("clip"),
-                io.Vae.Output("vae"),
+                io.Model.Output("model", display_name="model"),
+                io.Clip.Output("clip", display_name="clip"),
+                io.Vae.Output("vae", display_name="vae"),
             ],
         )
 

@@ -27,7 +27,7 @@ class StreamT1NoisePropagation(io.ComfyNode):
                     "of it; the released setting is -0.1.",
                 )
             ],
-            outputs=[NoiseSocket.Output("noise")],
+            outputs=[NoiseSocket.Output("noise", display_name="noise")],
         )
 
     @classmethod
@@ -92,7 +92,7 @@ class StreamT1RewardPruner(io.ComfyNode):
                     )
                 ),
             ],
-            outputs=[PrunerSocket.Output("pruner")],
+            outputs=[PrunerSocket.Output("pruner", display_name="pruner")],
         )
 
     @classmethod
@@ -189,7 +189,7 @@ class StreamT1MemorySink(io.ComfyNode):
                     )
                 ),
             ],
-            outputs=[MemorySocket.Output("memory")],
+            outputs=[MemorySocket.Output("memory", display_name="memory")],
         )
 
     @classmethod
