@@ -6,6 +6,7 @@ import pytest
 import tiny_wan
 import torch
 from boot import Pack
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
@@ -118,3 +119,19 @@ def check_other_wan_models_are_refused(pack: Pack, what: str) -> None:
     says = "of type 'i2v'" if what == "i2v" else "takes 36 and gives 16 channels"
     with pytest.raises(ValueError, match=f"model: this Wan model .*{says}"):
         pack.module("nodes.host.model").backbone_of(model)
+
+
+def check_another_architecture_is_refused(pack: Pack) -> None:
+    unet = UNetModel(8, 4, 32, 4, num_res_blocks=[1], channel_mult=[1], num_heads=1)
+    model = ModelPatcher(torch.nn.Module(), torch.device("cpu"), torch.device("cpu"))
+    model.model.diffusion_model = unet
+    with pytest.raises(ValueError, match="this MODEL is a UNetModel, not a Wan .*LongLive Loader"):
+        pack.module("nodes.host.model").backbone_of(model)
+
+
+def check_another_text_encoder_is_refused(pack: Pack) -> None:
+    backbone = host_model().model.diffusion_model
+    with pytest.raises(ValueError, match=r"positive: .*\[1, 77, 768\].*4096.*UMT5-XXL"):
+        pack.module("nodes.host.model").prompt_rows([[torch.zeros(1, 77, 768), {}]], backbone)
+    with pytest.raises(ValueError, match="positive: the CONDITIONING is empty; connect CLIP Text"):
+        pack.module("nodes.host.model").prompt_rows([], backbone)
