@@ -1,0 +1,78 @@
+"""The shipped tiny model: its files load, fit together, and stay small."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from stream_t1_core import tiny
+from stream_t1_core.causal_wan import CausalWan
+from stream_t1_core.config import StreamConfig
+from stream_t1_core.generate import Tools, generate
+from stream_t1_core.scoring import Critic
+from stream_t1_core.wan_vae import StreamingDecoder
+
+FOLDER = Path(__file__).resolve().parents[2] / "tiny_model"
+PROMPT = "a red circle moving left on a dark background"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.load_tiny(FOLDER)
+
+
+def test_files_stay_under_twenty_megabytes():
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 20_000_000
+
+
+def test_sizes_are_what_hosts_expect(model):
+    """Hosts read the width off the file, but take 128 wide heads and 4096 wide text as given."""
+    shape = model.backbone.shape
+    assert shape.dim // shape.num_heads == 128
+    assert (shape.text_dim, shape.text_len, shape.freq_dim) == (4096, 512, 256)
+    assert (shape.in_dim, shape.out_dim, shape.patch_size) == (16, 16, (1, 2, 2))
+
+
+def test_prompt_is_512_rows_and_zero_after_the_end_token(model):
+    rows = model.encode_prompt(PROMPT)
+    count = len(model.encode_prompt.tokens(PROMPT))
+    assert rows.shape == (1, 512, 4096)
+    assert rows[0, :count].abs().sum(1).min() > 0
+    assert rows[0, count:].abs().max() == 0
+
+
+def test_prompt_ends_with_the_end_token_however_long_it_is(model):
+    tokens = model.encode_prompt.tokens("red circle " * 400)
+    assert len(tokens) == 512
+    assert tokens[-1] == 1
+    assert model.encode_prompt.tokens("").tolist() == [1]
+
+
+def test_case_and_unknown_words_are_tolerated(model):
+    assert torch.equal(model.encode_prompt(PROMPT.upper()), model.encode_prompt(PROMPT))
+    assert torch.isfinite(model.encode_prompt("Ein ñandú \u2603 (red:1.3)")).all()
+
+
+def test_words_of_one_meaning_are_near_each_other(model):
+    ball, circle, square = (
+        model.encode_prompt.encoder.shared(model.encode_prompt.tokens(word))[0]
+        for word in ("ball", "circle", "square")
+    )
+    assert torch.cosine_similarity(ball, circle, dim=0) > 0.9
+    assert torch.cosine_similarity(ball, square, dim=0) < 0.5
+
+
+def test_streams_the_same_frames_twice(model):
+    wan = CausalWan(model.backbone)
+    text = wan.encode_text(model.encode_prompt(PROMPT))
+    tools = Tools(wan, text, Critic(decoder=StreamingDecoder(model.vae)))
+    config = StreamConfig(latent_frames=6, seed=5)
+    with torch.inference_mode():
+        first, second = (generate(tools, config, (8, 8)).frames for _ in range(2))
+    assert first.shape == (21, 64, 64, 3)
+    assert torch.equal(first, second)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="wan_tiny.safetensors, wan_tiny_vae"):
+        tiny.load_tiny(tmp_path)
