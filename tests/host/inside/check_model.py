@@ -105,16 +105,9 @@ def check_long_prompts_and_several_conditionings_are_told(
 @pytest.mark.parametrize("what", ["i2v", "in-painting"])
 def check_other_wan_models_are_refused(pack: Pack, what: str) -> None:
     weights = tiny_wan.weights()
+    weights["patch_embedding.weight"] = torch.zeros(tiny_wan.DIM, 36, 1, 2, 2)
     if what == "i2v":
-        for layer in range(tiny_wan.LAYERS):
-            stem = f"blocks.{layer}.cross_attn"
-            for part in ("k_img", "v_img"):
-                weights[f"{stem}.{part}.weight"] = torch.zeros(tiny_wan.DIM, tiny_wan.DIM)
-                weights[f"{stem}.{part}.bias"] = torch.zeros(tiny_wan.DIM)
-            weights[f"{stem}.norm_k_img.weight"] = torch.ones(tiny_wan.DIM)
         weights["img_emb.proj.0.bias"] = torch.ones(1280)
-    else:
-        weights["patch_embedding.weight"] = torch.zeros(tiny_wan.DIM, 36, 1, 2, 2)
     model = comfy.sd.load_diffusion_model_state_dict(weights, model_options={})
     says = "of type 'i2v'" if what == "i2v" else "takes 36 and gives 16 channels"
     with pytest.raises(ValueError, match=f"model: this Wan model .*{says}"):
@@ -122,7 +115,9 @@ def check_other_wan_models_are_refused(pack: Pack, what: str) -> None:
 
 
 def check_another_architecture_is_refused(pack: Pack) -> None:
-    unet = UNetModel(8, 4, 32, 4, num_res_blocks=[1], channel_mult=[1], num_heads=1)
+    depths = {f"transformer_depth{part}": [0, 0] for part in ("", "_output")}
+    depths["transformer_depth_middle"] = -1
+    unet = UNetModel(8, 4, 32, 4, [1], channel_mult=[1], num_heads=1, **depths)
     model = ModelPatcher(torch.nn.Module(), torch.device("cpu"), torch.device("cpu"))
     model.model.diffusion_model = unet
     with pytest.raises(ValueError, match="this MODEL is a UNetModel, not a Wan .*LongLive Loader"):
