@@ -1,10 +1,9 @@
-"""Trains the tiny transformer: `python -m training.train_model`. Needs the VAE and the text
-encoder.
+"""Trains the tiny transformer: `python -m training.train_model`, after the VAE and the text part.
 
 Teacher forcing on clips in latent space, at the four noise levels that streaming uses and no
-others. The clean context gets a little noise, and in the last part of training some of it is the
-model's own guess, so that at inference its own small errors are nothing new. Knows how to teach;
-`teacher.py` knows what a chunk may see.
+others. The clean context gets a little noise. In the last part of training the model also meets
+its own guesses, in the context and at the last level, so that at inference they are nothing new.
+Knows how to teach; `teacher.py` knows what a chunk may see.
 """
 
 import argparse
@@ -39,6 +38,8 @@ SEED = 30
 FRAMES_PER_CHUNK = 3
 MOST_CONTEXT_NOISE = 0.15  # sigma
 LONGEST_JUMP = 40  # chunks
+OWN_CONTEXT = 0.3  # share of context chunks that are the model's own guess
+OWN_START = 0.7  # the same for the noisy chunks of the last level
 LEVEL_SHARES = (0.15, 0.2, 0.3, 0.35)  # how often each level is taught; form is made in the last
 
 
@@ -56,7 +57,7 @@ class Plan:
     matrix_rate: float = 0.02  # for the layers' matrices (Muon)
     rate: float = 2e-3  # for everything else (AdamW)
     average: float = 0.997  # decay of the weights' moving average, which is what ships
-    own_context_from: float = 0.6  # share of training after which the context is partly its own
+    own_guess_from: float = 0.6  # share of training after which it also learns from its guesses
 
 
 @dataclass(eq=False)
@@ -92,8 +93,9 @@ class Trainer:
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["full_rate"] * rate
-        short = self._short_loss()
-        long = self._long_loss(own_context=number >= self.plan.own_context_from * self.plan.steps)
+        own_guess = number >= self.plan.own_guess_from * self.plan.steps
+        short = self._short_loss(own_guess)
+        long = self._long_loss(own_guess)
         (short + long).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
@@ -109,44 +111,61 @@ class Trainer:
         left = (self.plan.steps - number) / self.plan.steps
         return min(1.0, (number + 1) / self.plan.warm_up, left / 0.4)
 
-    def _short_loss(self) -> Tensor:
+    def _short_loss(self, own_guess: bool) -> Tensor:
         picks = [self.rng.randrange(len(self.library.short)) for _ in range(self.plan.short_batch)]
         clean = _chunks(self.library.short[picks]).expand(-1, self.plan.copies, -1, -1, -1, -1)
         text = self._text([self.library.short_scene(i) for i in picks])
-        return self._loss(clean[:, :0], clean, (0,) * self.plan.copies, 0, text)
+        numbers = (0,) * self.plan.copies
+        guess = self._guess(clean[:, :0], clean, numbers, 0, text) if own_guess else clean
+        return self._loss(clean[:, :0], clean, guess, numbers, 0, text)
 
-    def _long_loss(self, own_context: bool) -> Tensor:
+    def _long_loss(self, own_guess: bool) -> Tensor:
         picks = [self.rng.randrange(len(self.library.long)) for _ in range(self.plan.long_batch)]
         chunks = _chunks(self.library.long[picks])
         text = self._text([self.library.long_scene(i) for i in picks])
         jump = self.rng.randint(1, LONGEST_JUMP) if self.rng.random() < 0.3 else 0
-        context = chunks[:, :-1]
-        if own_context and self.rng.random() < 0.7:
-            context = self._own_guess(context, jump, text)
+        numbers = tuple(range(chunks.shape[1]))
+        context, guess = chunks[:, :-1], chunks
+        if own_guess:
+            guess = self._guess(context, chunks, numbers, jump, text)
+            context = _swap(context, guess[:, :-1], OWN_CONTEXT)
         sigma = MOST_CONTEXT_NOISE * torch.rand(*context.shape[:2], 1, 1, 1, 1)
         context = (1 - sigma) * context + sigma * torch.randn_like(context)
-        return self._loss(context, chunks, tuple(range(chunks.shape[1])), jump, text)
+        return self._loss(context, chunks, guess, numbers, jump, text)
 
     @torch.no_grad()
-    def _own_guess(self, clean: Tensor, jump: int, text: TextBatch) -> Tensor:
-        """What the model makes of chunks at the last noise level, given the true ones before."""
-        sigma = self.levels.sigmas[-1]
-        noisy = (1 - sigma) * clean + sigma * torch.randn_like(clean)
-        times = self.levels.timesteps[-1].expand(clean.shape[:2])
-        lesson = Lesson(clean, noisy, times, tuple(range(clean.shape[1])), jump)
-        return noisy - sigma * self.teacher.flow(lesson, text)
-
-    def _loss(
+    def _guess(
         self, context: Tensor, clean: Tensor, numbers: tuple[int, ...], jump: int, text: TextBatch
     ) -> Tensor:
-        """Mean squared error of the flow, every chunk at a noise level of its own."""
+        """What the model makes of the chunks at the last level but one."""
+        sigma = self.levels.sigmas[-2]
+        noisy = (1 - sigma) * clean + sigma * torch.randn(clean.shape)
+        times = self.levels.timesteps[-2].expand(clean.shape[:2])
+        flow = self.teacher.flow(Lesson(context, noisy, times, numbers, jump), text)
+        return noisy - sigma * flow
+
+    def _loss(
+        self,
+        context: Tensor,
+        clean: Tensor,
+        guess: Tensor,
+        numbers: tuple[int, ...],
+        jump: int,
+        text: TextBatch,
+    ) -> Tensor:
+        """Mean squared error of the flow, every chunk at a noise level of its own.
+
+        At the last level the noisy chunk is mostly made from the guess, as it is at inference; else
+        the model would read the form off the signal and never off the prompt.
+        """
         shares = torch.tensor(LEVEL_SHARES)
         level = torch.multinomial(shares, clean.shape[:2].numel(), True).view(clean.shape[:2])
         sigma = self.levels.sigmas[level][..., None, None, None, None]
-        noise = torch.randn(clean.shape)
-        noisy = (1 - sigma) * clean + sigma * noise
+        last = (level == len(shares) - 1)[..., None, None, None, None]
+        start = torch.where(last, _swap(clean, guess, OWN_START), clean)
+        noisy = (1 - sigma) * start + sigma * torch.randn(clean.shape)
         lesson = Lesson(context, noisy, self.levels.timesteps[level], numbers, jump)
-        return (self.teacher.flow(lesson, text) - (noise - clean)).square().mean()
+        return (self.teacher.flow(lesson, text) - (noisy - clean) / sigma).square().mean()
 
     @torch.no_grad()
     def _text(self, scenes: list[clips.Scene]) -> TextBatch:
@@ -211,6 +230,11 @@ def main() -> None:
     library = make_library(vae, plan.long_clips, plan.short_clips, CACHE / "latents.pt")
     trainer = Trainer(library, encode, plan)
     train(trainer, lambda weights: write_weights(weights, folder / TRANSFORMER_FILE))
+
+
+def _swap(chunks: Tensor, others: Tensor, share: float) -> Tensor:
+    """A share of the chunks [B, S, ...] taken from others, at random."""
+    return torch.where(torch.rand(*chunks.shape[:2], 1, 1, 1, 1) < share, others, chunks)
 
 
 def _chunks(latents: Tensor) -> Tensor:
