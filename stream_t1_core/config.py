@@ -66,12 +66,23 @@ class Search:
     Each of ``beam_width`` (K) beams is tried ``branch_factor`` (M) times per chunk; the first
     chunk is tried K * M times. ``span_chunks`` is the length of the clip the long reward sees and
     ``tau`` the highest weight the short reward reaches (equation in ``search.short_weight``).
+
+    ``standardise``: candidates are compared by each reward's distance from its mean so far, in
+    standard deviations over all candidates of this run, before weights and fusion; the mean and
+    spread include the chunk at hand. Otherwise rewards are added as they are, as released. Scores
+    that are reported, and the memory's gates, are as they are in both cases.
+
+    ``strict``: a reward that fails ends the run. Otherwise it is reported; where it has a number
+    for none of a chunk's candidates it is left out of that chunk's scores, and a candidate that it
+    has no number for cannot win.
     """
 
     beam_width: int = 2
     branch_factor: int = 2
     span_chunks: int = 10
     tau: float = 0.4
+    standardise: bool = False
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.beam_width < 1 or self.branch_factor < 1:

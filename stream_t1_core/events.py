@@ -47,6 +47,7 @@ class ChunkDone:
     sinks: tuple[int, ...]  # sinks of each surviving beam, best first
     seconds: dict[str, float]
     kv_bytes: int
+    left_out: dict[str, str] = field(default_factory=dict)  # rewards that failed, and how
     frames: Tensor | None = field(repr=False, default=None)  # best beam's [T, H, W, 3]; no report
 
 

@@ -23,7 +23,8 @@ from .causal_wan import CausalWan, Text
 from .config import StreamConfig
 from .denoise import FlowFunction, denoise
 from .events import CandidateReport, ChunkDone, Emit, RunDone, RunStarted, StepDone
-from .kv import Past, live_bytes
+from .kv import Past, Route, live_bytes
+from .rewards.mix import prompt_readers
 from .scoring import Critic
 from .state import Beam, Candidate, Chunk, StreamState
 
@@ -87,19 +88,23 @@ def run_chunk(
     with _timed(seconds, "decode"):
         candidates = scoring.decode(candidates, tools.critic, config)
     with _timed(seconds, "score"):
-        candidates = scoring.score(candidates, state.chunk, tools.critic, config)
-        candidates = [add_route(c, config) for c in candidates]
+        scored = scoring.score(candidates, state.chunk, tools.critic, config, state.seen)
+        candidates = [add_route(c, config) for c in scored.candidates]
     kept = prune(candidates, state.chunk, config)
     reports = tuple(_report(c, kept, i) for i, c in enumerate(candidates))
     survivors = [candidates[i] for i in kept]
-    del candidates  # pruned candidates hold decoder states: let them go before the context passes
+    seen, left_out = scored.seen, scored.left_out
+    del (
+        candidates,
+        scored,
+    )  # pruned candidates hold decoder states: let them go before the context passes
     with _timed(seconds, "commit"):
         beams = commit(survivors, state.chunk, tools, config, before_call)
     kv_bytes = live_bytes(chunk for beam in beams for chunk in beam.kv)
     sink_counts = tuple(len(beam.sinks) for beam in beams)
     frames = survivors[0].frames
-    emit(ChunkDone(state.chunk, reports, sink_counts, seconds, kv_bytes, frames))
-    return StreamState(state.chunk + 1, beams)
+    emit(ChunkDone(state.chunk, reports, sink_counts, seconds, kv_bytes, left_out, frames))
+    return StreamState(state.chunk + 1, beams, seen)
 
 
 def plan(state: StreamState, config: StreamConfig) -> list[Candidate]:
@@ -156,14 +161,11 @@ def add_route(candidate: Candidate, config: StreamConfig) -> Candidate:
     tip = candidate.parent.chunk
     if not config.memory.routing or tip is None or candidate.failure:
         return candidate
-    path = tip.path()
-    route = sinks.decide(
-        candidate.scores.short,
-        candidate.scores.long,
-        [chunk.scores.short for chunk in path],
-        tip.scores.long,
-        config.memory,
-    )
+    scores = candidate.scores
+    earlier = [chunk.scores.short for chunk in tip.path() if chunk.scores.short is not None]
+    if None in (scores.short, scores.long, tip.scores.long) or not earlier:
+        return replace(candidate, route=Route.DROP)  # a reward was left out: nothing to judge by
+    route = sinks.decide(scores.short, scores.long, earlier, tip.scores.long, config.memory)
     return replace(candidate, route=route)
 
 
@@ -225,7 +227,7 @@ def commit(
 def finish(state: StreamState, tools: Tools, config: StreamConfig, emit: Emit) -> Video:
     """Choose the best beam by the long reward of its whole video; a state cut short is fine."""
     tips = [beam.chunk for beam in state.beams]
-    final = tuple(scoring.final_score(tip, tools.critic, config) for tip in tips)
+    final = tuple(scoring.final_score(tip, tools.critic, config, state.seen) for tip in tips)
     best = search.choose(final)
     path = tips[best].path()
     emit(RunDone(final, best, tuple(c.seed for c in path), tuple(c.route for c in path)))
@@ -246,6 +248,13 @@ def check(tools: Tools, config: StreamConfig, latent_hw: tuple[int, int]) -> Non
         raise ValueError(
             "Reward Pruner: several candidates but no reward to choose by; plug one in"
         )
+    for reward in filter(None, (critic.short, critic.long)):
+        readers = [name for name in prompt_readers(reward) if not critic.prompt.strip()]
+        if readers:
+            raise ValueError(
+                f"Reward Pruner: reward '{readers[0]}' reads the prompt, but the prompt text is "
+                "empty; wire the text that goes into CLIP Text Encode into its prompt input too"
+            )
     if (critic.short or critic.long) and critic.decoder is None:
         raise ValueError("rewards look at frames, so they need a decoder (VAE)")
     if config.memory.routing and not (critic.short and critic.long):

@@ -9,7 +9,8 @@ Schema, version 1. Every line is an object with ``event``; numbers that are not 
   ``route`` (taken when the chunk leaves the window: drop, blend, append; null for chunk 0),
   ``kept``, ``rank`` (0 = best survivor, null = pruned), ``failure`` (why it could not win, or
   null); ``sinks`` per surviving beam; ``seconds`` by phase (denoise, decode, score, commit);
-  ``kv_bytes`` live after pruning, shared chunks counted once
+  ``kv_bytes`` live after pruning, shared chunks counted once; ``left_out``: rewards without a
+  number for any candidate, by name, with the reason: this chunk's scores go without them
 - ``run_done``: ``final_scores`` of the surviving beams (long reward of the whole video),
   ``best_beam``, the chosen path's ``seeds`` and ``routes`` by chunk, ``seconds`` in all
 - ``run_stopped``, instead of ``run_done``: ``reason``, when the run was cancelled or failed
@@ -54,6 +55,7 @@ def _record(event: RunStarted | ChunkDone | RunDone) -> dict[str, Any]:
         "sinks": event.sinks,
         "seconds": event.seconds,
         "kv_bytes": event.kv_bytes,
+        "left_out": event.left_out,
     }
 
 

@@ -4,8 +4,10 @@ The decoder's causal state is carried from chunk to chunk, so each chunk is deco
 long reward reuses earlier frames. ``isolated`` decodes as the released code does instead.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Protocol
 
@@ -15,9 +17,14 @@ from torch import Tensor
 from . import search
 from .batching import in_batches
 from .config import StreamConfig
-from .rewards.base import Clips, Reward
-from .rewards.mix import evaluate
+from .rewards.base import Footage, Reward
+from .rewards.mix import Part, judge
+from .rewards.tally import Tallies, count_in
 from .state import Candidate, Chunk, Scores
+
+log = logging.getLogger(__name__)
+
+KINDS = ("short", "long")
 
 
 class DecoderState(Protocol):
@@ -76,27 +83,48 @@ def decode(
     return done
 
 
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """What scoring a chunk gives: candidates with scores, and what is known of the rewards now."""
+
+    candidates: list[Candidate]
+    seen: Tallies
+    left_out: dict[str, str] = field(default_factory=dict)  # rewards without a number, and why
+
+
 def score(
-    candidates: Sequence[Candidate], chunk: int, critic: Critic, config: StreamConfig
-) -> list[Candidate]:
+    candidates: Sequence[Candidate], chunk: int, critic: Critic, config: StreamConfig, seen: Tallies
+) -> Scoring:
     """Add scores, one batch per reward; a candidate whose score is not finite has failed."""
     alive = [c for c in candidates if not c.failure]
     if critic.decoder is None or not alive:
-        return list(candidates)
-    shorts, short_parts = _evaluate(critic.short, [c.frames for c in alive], alive, critic, config)
+        return Scoring(list(candidates), seen)
+    parts = _judge("short", critic.short, [[c.frames] for c in alive], alive, critic, config)
     spans = [_span(c, critic, config) for c in alive] if critic.long else []
-    longs, long_parts = _evaluate(critic.long, spans, alive, critic, config)
+    parts |= _judge("long", critic.long, spans, alive, critic, config)
+    seen = count_in(seen, {name: part.values.tolist() for name, part in parts.items()})
+    used = parts
+    if not config.plan.strict:
+        used = {name: part for name, part in parts.items() if torch.isfinite(part.values).any()}
+    left_out = {
+        name: part.error or "not a finite number for any candidate"
+        for name, part in parts.items()
+        if name not in used
+    }
+    for name, reason in left_out.items():
+        log.warning("Stream-T1: chunk %d is scored without reward '%s': %s", chunk, name, reason)
     weight = search.short_weight(chunk, config.chunks, config.plan.tau)
     scored = {}
     for i, candidate in enumerate(alive):
-        short, long = shorts[i], longs[i]
-        parts = {f"short.{name}": values[i] for name, values in short_parts.items()}
-        parts |= {f"long.{name}": values[i] for name, values in long_parts.items()}
-        broken = [name for name, value in parts.items() if not torch.isfinite(torch.tensor(value))]
-        scores = Scores(short, long, search.fuse(short, long, weight), parts)
-        failure = f"reward not finite: {', '.join(broken)}" if broken else None
+        short, long = (_total(used, kind, i) for kind in KINDS)
+        compared = short, long
+        if config.plan.standardise:
+            compared = (_total(used, kind, i, seen) for kind in KINDS)
+        values = {name: part.values[i].item() for name, part in parts.items()}
+        scores = Scores(short, long, search.fuse(*compared, weight), values)
+        failure = _failure({name: used[name] for name in used if not math.isfinite(values[name])})
         scored[id(candidate)] = replace(candidate, scores=scores, failure=failure)
-    return [scored.get(id(c), c) for c in candidates]
+    return Scoring([scored.get(id(c), c) for c in candidates], seen, left_out)
 
 
 def video(tip: Chunk, critic: Critic, config: StreamConfig) -> tuple[Tensor, Tensor | None]:
@@ -117,29 +145,54 @@ def video(tip: Chunk, critic: Critic, config: StreamConfig) -> tuple[Tensor, Ten
     return latent, frames
 
 
-def final_score(tip: Chunk, critic: Critic, config: StreamConfig) -> float | None:
+def final_score(tip: Chunk, critic: Critic, config: StreamConfig, seen: Tallies) -> float | None:
     """Long reward of a whole path; None without such a reward or where it is not finite."""
     if critic.decoder is None or critic.long is None:
         return None
-    _, frames = video(tip, critic, config)
-    first = tip.path()[0].frames
-    clips = Clips(frames[None], first[None], critic.prompt, config.fps)
-    score = evaluate(critic.long, clips)[0].item()
-    return score if torch.isfinite(torch.tensor(score)) else None
+    path = tip.path()
+    pieces = [video(tip, critic, config)[1]] if config.isolated else [c.frames for c in path]
+    footage = Footage([pieces], [path[0].frames], critic.prompt, config.fps)
+    parts = judge(critic.long, footage, config.plan.strict)
+    named = {f"long.{name}": part for name, part in parts.items()}
+    total = _total(named, "long", 0, seen if config.plan.standardise else None)
+    return total if math.isfinite(total) else None
 
 
-def _evaluate(
+def _judge(
+    kind: str,
     reward: Reward | None,
-    clips: list[Tensor],
+    pieces: list[list[Tensor]],
     candidates: list[Candidate],
     critic: Critic,
     config: StreamConfig,
-) -> tuple[list[float | None], dict[str, list[float]]]:
+) -> dict[str, Part]:
+    """Answers of the single rewards by name, ``KIND.NAME``."""
     if reward is None:
-        return [None] * len(candidates), {}
-    first = torch.stack([_first_frames(c) for c in candidates])
-    total, parts = evaluate(reward, Clips(torch.stack(clips), first, critic.prompt, config.fps))
-    return total.tolist(), {name: values.tolist() for name, values in parts.items()}
+        return {}
+    firsts = [_first_frames(c) for c in candidates]
+    footage = Footage(pieces, firsts, critic.prompt, config.fps)
+    parts = judge(reward, footage, config.plan.strict)
+    return {f"{kind}.{name}": part for name, part in parts.items()}
+
+
+def _total(
+    parts: Mapping[str, Part], kind: str, index: int, seen: Tallies | None = None
+) -> float | None:
+    """Weighted sum of one candidate's rewards of a kind, as they are or standardised."""
+    terms = []
+    for name, part in parts.items():
+        if name.startswith(f"{kind}."):
+            value = part.values[index].item()
+            terms.append(part.weight * (seen[name].standardise(value) if seen else value))
+    return sum(terms) if terms else None
+
+
+def _failure(broken: Mapping[str, Part]) -> str | None:
+    """Why a candidate cannot win that these rewards have no number for."""
+    if not broken:
+        return None
+    reasons = [f"{name} ({part.error})" if part.error else name for name, part in broken.items()]
+    return f"reward not finite: {', '.join(reasons)}"
 
 
 def _first_frames(candidate: Candidate) -> Tensor:
@@ -147,12 +200,12 @@ def _first_frames(candidate: Candidate) -> Tensor:
     return candidate.frames if tip is None else tip.path()[0].frames
 
 
-def _span(candidate: Candidate, critic: Critic, config: StreamConfig) -> Tensor:
-    """Frames [T, H, W, 3] of the candidate and the chunks before it, ``span_chunks`` in all."""
+def _span(candidate: Candidate, critic: Critic, config: StreamConfig) -> list[Tensor]:
+    """Frames of the candidate and the chunks before it, ``span_chunks`` in all: [T, H, W, 3]s."""
     tip = candidate.parent.chunk
     earlier = tip.path() if tip else []
     earlier = earlier[max(0, len(earlier) - config.plan.span_chunks + 1) :]
     if config.isolated:
         latent = torch.cat([*(chunk.latent for chunk in earlier), candidate.latent], dim=1)
-        return critic.decoder.decode(latent[None], None)[0][0].cpu()
-    return torch.cat([*(chunk.frames for chunk in earlier), candidate.frames])
+        return [critic.decoder.decode(latent[None], None)[0][0].cpu()]
+    return [*(chunk.frames for chunk in earlier), candidate.frames]

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from .kv import ChunkKV, Route
+from .rewards.tally import Tallies
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class StreamState:
-    """Where a stream stands: the next chunk's index and the beams, best first."""
+    """Where a stream stands: the next chunk's index, the beams, best first, the rewards so far."""
 
     chunk: int = 0
     beams: tuple[Beam, ...] = (Beam(),)
+    seen: Tallies = field(default_factory=dict, repr=False)

@@ -45,15 +45,28 @@ class Reward(Protocol):
     def __call__(self, clips: Clips) -> Tensor: ...
 
 
-class Footage(Protocol):
+@dataclass(frozen=True, eq=False)
+class Footage:
     """Frames of a batch of candidates, put together only as far as a reward asks for them."""
 
-    total: int  # frames of each candidate
+    pieces: Sequence[Sequence[Tensor]] = field(repr=False)  # by candidate: [T_i, H, W, 3] each
+    firsts: Sequence[Tensor] = field(repr=False)  # by candidate: its video's first chunk
+    prompt: str
     fps: float
 
-    def clips(self, indices: Sequence[int] | None) -> Clips:
-        """These frames of every candidate; None: all."""
-        ...
+    def clips(self, needs: Needs) -> Clips:
+        """What a reward with these needs looks at."""
+        total = sum(len(piece) for piece in self.pieces[0])
+        indices = sampled_frames(total, self.fps, needs.fps) if needs.fps else range(total)
+        frames = torch.stack([_picked(pieces, indices) for pieces in self.pieces])
+        return Clips(frames, torch.stack(list(self.firsts)), self.prompt, self.fps)
+
+    def alone(self) -> "list[Footage]":
+        """One footage for each candidate."""
+        return [
+            Footage([pieces], [first], self.prompt, self.fps)
+            for pieces, first in zip(self.pieces, self.firsts, strict=True)
+        ]
 
 
 def needs_of(reward: Reward) -> Needs:
@@ -79,3 +92,14 @@ def sampled_frames(
         count = min(max(total / video_fps * fps, 4), most)
     count = min(round(count / 2) * 2, total)
     return torch.linspace(0, total - 1, count).round().long().tolist()
+
+
+def _picked(pieces: Sequence[Tensor], indices: Sequence[int]) -> Tensor:
+    """Frames at rising ``indices`` of all pieces laid end to end: [n, H, W, 3]."""
+    picked, start = [], 0
+    for piece in pieces:
+        inside = [i - start for i in indices if start <= i < start + len(piece)]
+        if inside:
+            picked.append(piece[inside])
+        start += len(piece)
+    return torch.cat(picked)

@@ -1,17 +1,17 @@
 """Add rewards up, and take any reward's answer apart into named, checked numbers.
 
 It knows names, weights and the shape an answer must have. It does not know what a reward measures,
-and does not judge its values: NaN goes through, for the search to reject by name.
+and does not judge its values: what is not finite goes through, for the search to reject by name.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .base import Clips, Reward
+from .base import Clips, Footage, Reward, needs_of
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,8 @@ class RewardMix:
                 )
 
     def __call__(self, clips: Clips) -> Tensor:
-        return evaluate(self, clips)[0]
-
-    def parts(self, clips: Clips) -> dict[str, Tensor]:
-        """The answer [B] of each reward, before its weight, by name."""
-        rewards = [reward for _, reward in self.flat_terms()]
-        return {
-            name: _checked(reward, name, clips)
-            for name, reward in zip(_distinct(map(name_of, rewards)), rewards, strict=True)
-        }
-
-    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum [B] of what ``parts`` returned."""
-        weights = [weight for weight, _ in self.flat_terms()]
-        weighted = [weight * part for weight, part in zip(weights, parts.values(), strict=True)]
-        return torch.stack(weighted).sum(dim=0)
+        terms = [w * _checked(reward, name_of(reward), clips) for w, reward in self.flat_terms()]
+        return torch.stack(terms).sum(dim=0)
 
     def flat_terms(self) -> list[tuple[float, Reward]]:
         """(weight, reward) of every reward that is not itself a mix, in order."""
@@ -60,14 +47,51 @@ class RewardMix:
         return flat
 
 
-def evaluate(reward: Reward, clips: Clips) -> tuple[Tensor, dict[str, Tensor]]:
-    """Total [B] and parts by name, float64 on the CPU; each reward is called once."""
-    if isinstance(reward, RewardMix):
-        parts = reward.parts(clips)
-        return reward.total(parts), parts
-    name = name_of(reward)
-    total = _checked(reward, name, clips)
-    return total, {name: total}
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The answer of one reward in a mix; ``values`` are NaN where it has none."""
+
+    weight: float
+    values: Tensor = field(repr=False)  # [B] float64, CPU
+    error: str | None = None  # the first of its errors
+
+
+def named_terms(reward: Reward) -> dict[str, tuple[float, Reward]]:
+    """Weight and reward of every single reward in ``reward``, by a name of its own."""
+    terms = reward.flat_terms() if isinstance(reward, RewardMix) else [(1.0, reward)]
+    return dict(zip(_distinct(name_of(part) for _, part in terms), terms, strict=True))
+
+
+def prompt_readers(reward: Reward) -> list[str]:
+    """Names of the single rewards that read the prompt."""
+    return [name for name, (_, part) in named_terms(reward).items() if needs_of(part).prompt]
+
+
+def judge(reward: Reward, footage: Footage, strict: bool) -> dict[str, Part]:
+    """Every single reward's answer by name; each is handed the frames that it needs.
+
+    A reward that raises is asked for one candidate at a time, so that one bad clip costs no other
+    its number. ``strict`` lets the error through instead.
+    """
+    return {
+        name: _part(weight, part, name, footage, strict)
+        for name, (weight, part) in named_terms(reward).items()
+    }
+
+
+def _part(weight: float, reward: Reward, name: str, footage: Footage, strict: bool) -> Part:
+    try:
+        return Part(weight, _checked(reward, name, footage.clips(needs_of(reward))))
+    except Exception as error:  # rewards are other people's code: theirs must not end our run
+        if strict:
+            raise
+        if len(footage.pieces) == 1:
+            nothing = torch.full((1,), math.nan, dtype=torch.float64)
+            return Part(weight, nothing, f"{type(error).__name__}: {error}")
+    # outside the handler, so that what the failed attempt held is free
+    parts = [_part(weight, reward, name, one, strict) for one in footage.alone()]
+    errors = [part.error for part in parts if part.error]
+    return Part(weight, torch.cat([part.values for part in parts]), errors[0] if errors else None)
 
 
 def name_of(reward: Reward) -> str:

@@ -23,7 +23,8 @@ from stream_t1_core.config import (
 from stream_t1_core.events import ChunkDone, RunDone, RunStarted, StepDone
 from stream_t1_core.generate import check, finish, generate, stream
 from stream_t1_core.kv import Route, live_bytes
-from stream_t1_core.rewards.base import Clips
+from stream_t1_core.rewards.base import Clips, Needs
+from stream_t1_core.rewards.mix import RewardMix
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 
@@ -306,10 +307,55 @@ def test_a_reward_that_is_not_finite_loses_and_is_reported() -> None:
 
 def test_if_all_candidates_fail_the_error_names_chunk_and_seeds() -> None:
     tools = toy_tools(Brightness(), Sometimes(0, 1, 2, 3))
+    config = search_config(search=Search(strict=True))
     with pytest.raises(
         RuntimeError, match=r"chunk 0: no candidate.*seed 42.*long\.sometimes.*seed 43"
     ):
-        generate(tools, search_config(), LATENT_HW)
+        generate(tools, config, LATENT_HW)
+
+
+def test_a_reward_that_fails_for_all_is_left_out_and_reported() -> None:
+    def broken(clips: Clips) -> torch.Tensor:
+        raise RuntimeError("file not found")
+
+    events = []
+    tools = toy_tools(Brightness(), RewardMix(((1.0, broken), (2.0, Brightness()))))
+    config = search_config(latent_frames=6)
+    with_it = generate(tools, config, LATENT_HW, events.append)
+    without = generate(
+        toy_tools(Brightness(), RewardMix(((2.0, Brightness()),))), config, LATENT_HW
+    )
+    assert torch.equal(with_it.latent, without.latent)
+    for event in (e for e in events if isinstance(e, ChunkDone)):
+        assert event.left_out == {"long.broken": "RuntimeError: file not found"}
+
+
+def test_without_any_working_reward_chunks_are_dropped_from_memory_not_blended() -> None:
+    def broken(clips: Clips) -> torch.Tensor:
+        raise RuntimeError("file not found")
+
+    events = []
+    generate(toy_tools(Brightness(), broken), search_config(), LATENT_HW, events.append)
+    done = [e for e in events if isinstance(e, ChunkDone)]
+    assert {c.route for event in done[1:] for c in event.candidates} == {"drop"}
+
+
+def test_standardised_rewards_do_not_depend_on_their_scales() -> None:
+    def louder(clips: Clips) -> torch.Tensor:
+        return 1000 * Brightness()(clips) + 7
+
+    config = search_config(search=Search(standardise=True))
+    quiet = generate(toy_tools(Steadiness(), Brightness()), config, LATENT_HW)
+    loud = generate(toy_tools(Steadiness(), louder), config, LATENT_HW)
+    assert torch.equal(quiet.latent, loud.latent)
+
+
+def test_a_reward_that_reads_the_prompt_needs_one() -> None:
+    class Reader(Brightness):
+        name, needs = "reader", Needs(prompt=True)
+
+    with pytest.raises(ValueError, match="reward 'reader' reads the prompt"):
+        generate(toy_tools(Reader(), Brightness()), search_config(), LATENT_HW)
 
 
 def test_latents_that_are_not_finite_lose() -> None:

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stream_t1_core.rewards import flow
-from stream_t1_core.rewards.base import Clips, Reward
+from stream_t1_core.rewards.base import Clips, Footage, Needs, Reward
 from stream_t1_core.rewards.drift import ColourDrift
 from stream_t1_core.rewards.flicker import Flicker
-from stream_t1_core.rewards.mix import RewardMix, evaluate
+from stream_t1_core.rewards.mix import RewardMix, judge
 from stream_t1_core.rewards.motion import SLICE_FRAMES, MotionAmount, TemporalConsistency
 from stream_t1_core.rewards.sharpness import Sharpness
+from stream_t1_core.rewards.tally import Tally
 
 REWARDS = [TemporalConsistency(), Flicker(), MotionAmount(), Sharpness(), ColourDrift()]
 each_reward = pytest.mark.parametrize("reward", REWARDS, ids=lambda reward: reward.name)
@@ -216,35 +217,74 @@ def redness(clips: Clips) -> Tensor:
 PAIR = clips(drawn(STEADY), drawn(STEADY) / 2)
 
 
-def test_mix_is_the_weighted_sum_and_reports_the_parts_unweighted() -> None:
-    total, parts = evaluate(RewardMix(((2.0, Brightness()), (-0.5, redness))), PAIR)
+def footage(batch: Clips, cuts: tuple[int, ...] = ()) -> Footage:
+    """The clips of a batch as a run has them: cut into chunks."""
+    pieces = [torch.tensor_split(frames, cuts) for frames in batch.frames]
+    return Footage(pieces, list(batch.first), batch.prompt, batch.fps)
+
+
+def test_mix_is_the_weighted_sum_and_keeps_the_parts_unweighted() -> None:
+    mix = RewardMix(((2.0, Brightness()), (-0.5, redness)))
     bright, red = Brightness()(PAIR).double(), redness(PAIR).double()
-    torch.testing.assert_close(total, 2 * bright - 0.5 * red)  # float64: scores must not tie
-    assert list(parts) == ["brightness", "redness"]
-    torch.testing.assert_close(parts["redness"], red)
+    torch.testing.assert_close(mix(PAIR), 2 * bright - 0.5 * red)  # float64: scores must not tie
+    parts = judge(mix, footage(PAIR), strict=True)
+    assert [(name, part.weight) for name, part in parts.items()] == [
+        ("brightness", 2.0),
+        ("redness", -0.5),
+    ]
+    torch.testing.assert_close(parts["redness"].values, red)
 
 
 def test_nested_mix_is_flattened_and_its_weights_multiplied() -> None:
     inner = RewardMix(((3.0, Brightness()), (1.0, redness)))
     mix = RewardMix(((2.0, inner), (1.0, Brightness())))
-    assert [weight for weight, _ in mix.flat_terms()] == [6.0, 2.0, 1.0]
-    assert list(mix.parts(PAIR)) == ["brightness", "redness", "brightness_2"]
+    parts = judge(mix, footage(PAIR), strict=True)
+    assert [part.weight for part in parts.values()] == [6.0, 2.0, 1.0]
+    assert list(parts) == ["brightness", "redness", "brightness_2"]
     torch.testing.assert_close(mix(PAIR), 2 * inner(PAIR) + Brightness()(PAIR).double())
 
 
 def test_plain_function_is_a_reward() -> None:
-    total, parts = evaluate(redness, PAIR)
-    assert list(parts) == ["redness"]
-    assert total.tolist() == parts["redness"].tolist()
+    parts = judge(redness, footage(PAIR), strict=True)
+    assert parts["redness"].values.tolist() == redness(PAIR).double().tolist()
 
 
-def test_nan_of_a_part_reaches_the_total() -> None:
+def test_reward_gets_the_frames_it_samples_and_no_others() -> None:
+    class Sampler:
+        name, needs = "sampler", Needs(fps=2.0)
+
+        def __call__(self, clips: Clips) -> Tensor:
+            self.got = clips.frames
+            return clips.frames.mean(dim=(1, 2, 3, 4))
+
+    batch = clips(drawn(range(21)), drawn(range(21)) / 2)
+    for cuts in ((), (9,), (1, 5, 13)):
+        reward = Sampler()
+        judge(reward, footage(batch, cuts), strict=True)
+        assert torch.equal(reward.got, batch.frames[:, [0, 7, 13, 20]])
+
+
+def test_nan_of_one_candidate_is_its_own() -> None:
     def undecided(clips: Clips) -> Tensor:
         return torch.tensor([math.nan, 1.0])
 
-    total, parts = evaluate(RewardMix(((1.0, undecided), (1.0, redness))), PAIR)
-    assert total.isnan().tolist() == [True, False]
-    assert parts["redness"].isfinite().all()
+    parts = judge(RewardMix(((1.0, undecided), (1.0, redness))), footage(PAIR), strict=False)
+    assert parts["undecided"].values.isnan().tolist() == [True, False]
+    assert parts["undecided"].error is None
+    assert parts["redness"].values.isfinite().all()
+
+
+def test_candidate_that_a_reward_fails_on_costs_no_other_its_number() -> None:
+    def picky(clips: Clips) -> Tensor:
+        if clips.frames.mean() < 0.9 * PAIR.frames[0].mean():
+            raise RuntimeError("too dark for me")
+        return redness(clips)
+
+    part = judge(picky, footage(PAIR), strict=False)["picky"]
+    assert part.values.isnan().tolist() == [False, True]
+    assert part.error == "RuntimeError: too dark for me"
+    with pytest.raises(RuntimeError, match="too dark"):
+        judge(picky, footage(PAIR), strict=True)
 
 
 @pytest.mark.parametrize(
@@ -254,9 +294,10 @@ def test_wrong_answer_is_refused_by_the_rewards_name(answer: object) -> None:
     def homemade(clips: Clips) -> object:
         return answer
 
-    for reward in (homemade, RewardMix(((1.0, homemade),))):
-        with pytest.raises(TypeError, match=r"reward 'homemade' returned .* shape \[2\]"):
-            evaluate(reward, PAIR)
+    with pytest.raises(TypeError, match=r"reward 'homemade' returned .* shape \[2\]"):
+        judge(homemade, footage(PAIR), strict=True)
+    with pytest.raises(TypeError, match=r"reward 'homemade' returned .* shape \[2\]"):
+        RewardMix(((1.0, homemade),))(PAIR)
 
 
 def test_mix_without_terms_or_with_an_endless_weight_is_refused() -> None:
@@ -272,4 +313,17 @@ def test_nameless_reward_is_refused() -> None:
             return redness(clips)
 
     with pytest.raises(TypeError, match="has no name"):
-        evaluate(Nameless(), PAIR)
+        judge(Nameless(), footage(PAIR), strict=False)
+
+
+def test_tally_knows_mean_and_spread_and_skips_what_is_not_finite() -> None:
+    values = torch.randn(50, dtype=torch.float64) * 7 + 100
+    tally = Tally().add(values[:20].tolist()).add([math.nan, *values[20:].tolist()])
+    expected = (values - values.mean()) / values.std(correction=0)
+    found = torch.tensor([tally.standardise(value) for value in values.tolist()]).double()
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_one_value_or_equal_values_are_in_the_middle() -> None:
+    assert Tally().add([0.3]).standardise(0.3) == 0
+    assert Tally().add([0.1 + 0.2, 0.3]).standardise(0.3) == 0  # rounding is no spread
