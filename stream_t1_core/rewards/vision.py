@@ -68,14 +68,17 @@ def normalise(pictures: Tensor, mean: tuple[float, ...], std: tuple[float, ...])
 
 
 def encode_frames(frames: Tensor, encode: Callable[[Tensor], Tensor], module: nn.Module) -> Tensor:
-    """``encode``, [n, H, W, 3] -> [n, D], over all frames: [B, T, H, W, 3] -> [B, T, D].
+    """``encode``, [n, H, W, 3] -> [n, ...], over all frames: [B, T, H, W, 3] -> [B, T, ...].
 
     As many frames at a time as the device of ``module`` has memory for.
     """
     device = device_of(module)
 
     def run(some: list[Tensor]) -> list[Tensor]:
-        return list(encode(torch.stack(some).to(device)))
+        pictures = torch.stack(some).to(device)
+        # A broken pixel stays visible as NaN, even where it is cropped away.
+        marks = 0 * pictures.flatten(1).mean(dim=1)
+        return [row + mark for row, mark in zip(encode(pictures), marks, strict=True)]
 
     rows: list[Tensor] = []
     for some in frames.flatten(0, 1).split(FRAMES_AT_ONCE):
