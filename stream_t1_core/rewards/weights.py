@@ -64,6 +64,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return dict(found)
 
 
+def require(weights: Mapping[str, Tensor], key: str, path: Path) -> Tensor:
+    """``weights[key]``; ValueError where a file of another kind has no such entry."""
+    if key not in weights:
+        raise ValueError(f"{path} has no '{key}': it is another model's file")
+    return weights[key]
+
+
 def fill(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> nn.Module:
     """Make ``weights`` the parameters of ``module``, in the file's dtype and without a copy.
 
