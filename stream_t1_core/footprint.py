@@ -1,0 +1,81 @@
+"""What a run keeps in memory, by arithmetic from sizes and settings; nothing is loaded or measured.
+
+Upper bounds: beams are taken to share no past, and every sink that is allowed to be there. Paths do
+share what they have in common, so a real run stays below.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from .backbone import BackboneShape, WanBackbone
+from .config import StreamConfig
+from .wan_vae import WanVAE, WanVAEConfig, walk_decoder
+
+DOWNSCALE = 8  # pixels a latent pixel, in height and in width
+# Bytes of working memory a latent pixel and byte of a number, as ComfyUI's VAE class reckons them.
+DECODING = 7000 * 64
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """A backbone and its VAE; ``itemsize`` is the bytes of one number."""
+
+    backbone: BackboneShape
+    vae: WanVAEConfig
+    itemsize: int = 2
+
+
+LONGLIVE = ModelSizes(
+    BackboneShape(dim=1536, ffn_dim=8960, num_layers=30, num_heads=12), WanVAEConfig(dim=96)
+)
+
+
+def footprint(
+    sizes: ModelSizes, config: StreamConfig, latent_hw: tuple[int, int]
+) -> dict[str, int]:
+    """Bytes on the device by what they are for; rewards and the text encoder are not in it."""
+    backbone, vae, itemsize = sizes.backbone, sizes.vae, sizes.itemsize
+    with torch.device("meta"):  # shapes only
+        modules = {"model": WanBackbone(backbone), "VAE": WanVAE(vae)}
+    found = {
+        name: itemsize * sum(p.numel() for p in module.parameters())
+        for name, module in modules.items()
+    }
+    width = (backbone.dim, backbone.num_layers, itemsize)
+    without = replace(config, memory=replace(config.memory, routing=False))
+    found["keys and values of the window"] = kv_bytes(without, latent_hw, *width)
+    found["keys and values of all sinks that may be appended"] = (
+        kv_bytes(config, latent_hw, *width) - found["keys and values of the window"]
+    )
+    states = 0 if config.isolated else config.plan.beam_width + config.plan.candidates
+    found["decoder's memory of paths and candidates"] = states * decoder_state_bytes(
+        vae, latent_hw, itemsize
+    )
+    found["decoding, for a moment"] = DECODING * latent_hw[0] * latent_hw[1] * itemsize
+    return found
+
+
+def kv_bytes(
+    config: StreamConfig, latent_hw: tuple[int, int], dim: int, layers: int, itemsize: int
+) -> int:
+    """Keys and values alive at once."""
+    _, patch_h, patch_w = BackboneShape.patch_size
+    tokens = (latent_hw[0] // patch_h) * (latent_hw[1] // patch_w)  # of a latent frame
+    return 2 * context_frames(config) * tokens * dim * layers * itemsize
+
+
+def context_frames(config: StreamConfig) -> int:
+    """Latent frames of keys and values: every beam's past, one laid out, the candidates' own."""
+    memory = config.memory
+    appended = memory.max_sink_frames - memory.sink_frames if memory.routing else 0
+    past = memory.window_frames + appended
+    own = config.plan.candidates * config.frames_per_chunk
+    return (config.plan.beam_width + 1) * past + own
+
+
+def decoder_state_bytes(vae: WanVAEConfig, latent_hw: tuple[int, int], itemsize: int) -> int:
+    """What the decoder remembers of one path."""
+    with torch.device("meta"):
+        _, state = walk_decoder(WanVAE(vae), torch.empty(1, vae.z_dim, 1, *latent_hw), None)
+    return itemsize * sum(frames.numel() for frames in state.history)
