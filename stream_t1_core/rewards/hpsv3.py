@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..batching import in_batches
 from .base import Clips, Needs
 from .qwen2vl import FRAMES_PER_PATCH, QWEN2_VL_7B, Batch, Qwen2VL
-from .qwen2vl_files import build, find_weights, read_shape, read_weights
+from .qwen2vl_files import build, find_weights, read_reward, read_shape
 from .qwen2vl_pixels import patches, resize_image, to_bytes
 from .qwen2vl_prompt import IMAGE, Chat, load_tokenizer
 from .upstream_text import HPSV3_TEXT, read_constants
@@ -67,13 +67,9 @@ class HPSv3:
         if template is None:
             instruction, closing = read_constants(folder, HPSV3_TEXT)
             template = instruction + closing.replace("{", "{{").replace("}", "}}")
-        path = find_weights(folder, WEIGHTS_FILES)
-        if path is None:
-            raise FileNotFoundError(
-                f"no weights of HPSv3 in {folder}: copy {WEIGHTS_FILES[0]} of {HUB} to "
-                f"{folder / WEIGHTS_FILES[0]}"
-            )
-        tensors = read_weights(path)
+        remedy = f"copy {WEIGHTS_FILES[0]} of {HUB} to {folder / WEIGHTS_FILES[0]}"
+        path = find_weights(folder, WEIGHTS_FILES, remedy)
+        tensors = read_reward(path)
         module = build(
             read_shape([base, folder], QWEN2_VL_7B), _head(tensors, path), tensors, dtype, path
         )

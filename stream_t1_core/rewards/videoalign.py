@@ -21,18 +21,19 @@ from ..batching import in_batches
 from .base import Clips, Needs
 from .qwen2vl import QWEN2_VL_2B, Batch, Qwen2VL
 from .qwen2vl_files import (
+    INDEX,
     LoraScale,
     build,
     find_weights,
     merge_lora,
-    read_base_weights,
-    read_json,
+    read_base,
+    read_reward,
     read_shape,
-    read_weights,
 )
 from .qwen2vl_pixels import patches, resize_video, to_bytes
 from .qwen2vl_prompt import VIDEO, Chat, load_tokenizer
 from .upstream_text import VIDEOALIGN_TEXT, read_constants
+from .weights import find_file, read_json
 
 DIMENSIONS = ("VQ", "MQ", "TA")
 TOKENS = tuple(f"<|{dimension}_reward|>" for dimension in DIMENSIONS)
@@ -40,8 +41,11 @@ MIN_PIXELS = 128 * 28 * 28  # a frame; the most is in model_config.json
 HUB = "https://huggingface.co/KlingTeam/VideoReward"
 BASE_HUB = "https://huggingface.co/Qwen/Qwen2-VL-2B-Instruct"
 SETTINGS_FILE = "model_config.json"
-ADAPTER_FILES = ("adapter_model.safetensors", "non_lora_state_dict.pth", "adapter_config.json")
-CHECKPOINT_FILES = ("model.safetensors", "model.pth", ADAPTER_FILES[0])
+ADAPTER_FILE = "adapter_model.safetensors"
+ADAPTER_REST = "non_lora_state_dict.pth"  # vision tower and head
+ADAPTER_SETTINGS = "adapter_config.json"
+CHECKPOINT_FILES = ("model.safetensors", "model.pth", ADAPTER_FILE)
+BASE_FILES = ("model.safetensors", INDEX)  # the second where it is in several files
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,8 @@ class VideoAlign:
         """
         folder = Path(folder)
         base = Path(base) if base else folder / "base"
-        config_path = folder / SETTINGS_FILE
-        config = read_json(config_path, f"copy {SETTINGS_FILE} of {HUB} there")
+        config_path = find_file(folder, [SETTINGS_FILE], HUB)
+        config = read_json(config_path)
         if template is None:
             (template,) = read_constants(folder, VIDEOALIGN_TEXT)
         try:
@@ -147,7 +151,12 @@ class VideoAlign:
         module = build(
             read_shape([base, folder], QWEN2_VL_2B), _head(tensors, path), tensors, dtype, path
         )
-        places = [path.parent / "tokenizer", base, *([Path(vocabulary)] if vocabulary else [])]
+        places = [
+            path.parent / "tokenizer",
+            base,
+            folder,
+            *([Path(vocabulary)] if vocabulary else []),
+        ]
         tokenizer = load_tokenizer(places, TOKENS, module.vocabulary)
         return cls(module, Chat(tokenizer, template, VIDEO, TOKENS), settings, weights)
 
@@ -188,31 +197,19 @@ def _checkpoint(folder: Path) -> Path:
         if path.is_dir() and (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
     }
     place = steps[max(steps)] if steps else folder
-    path = find_weights(place, CHECKPOINT_FILES)
-    if path is None:
-        wanted = " or ".join(CHECKPOINT_FILES)
-        raise FileNotFoundError(
-            f"no weights of VideoAlign in {place}: need {wanted}. Copy checkpoint-11352 of {HUB} "
-            f"to {folder / 'checkpoint-11352'}"
-        )
-    return path
+    remedy = f"copy checkpoint-11352 of {HUB} to {folder / 'checkpoint-11352'}"
+    return find_weights(place, CHECKPOINT_FILES, remedy)
 
 
 def _read(path: Path, base: Path, scale: LoraScale, dtype: torch.dtype) -> dict[str, Tensor]:
-    """All weights under the plain names, LoRA merged."""
-    tensors = read_weights(path)
-    if path.name == ADAPTER_FILES[0]:
-        others, settings = (path.with_name(name) for name in ADAPTER_FILES[1:])
-        adapter = read_json(settings, f"it belongs to {path.name} and states the LoRA's scale")
-        scale = _adapter_scale(adapter, settings)
-        needed = {others: "vision tower and head", base / "config.json": "the base model's sizes"}
-        for file, what in needed.items():
-            if not file.is_file():
-                raise FileNotFoundError(
-                    f"{file} not found: {path} is an adapter and needs {what}. Copy the base "
-                    f"model, {BASE_HUB}, to {base}, and keep {others.name} beside the adapter"
-                )
-        tensors = {**read_base_weights(base), **read_weights(others), **tensors}
+    """All weights under the base model's names, LoRA merged."""
+    tensors = read_reward(path)
+    if path.name == ADAPTER_FILE:
+        others = find_file(path.parent, [ADAPTER_REST], "the training run that made the adapter")
+        settings = find_file(path.parent, [ADAPTER_SETTINGS], "the same training run")
+        find_file(base, BASE_FILES, BASE_HUB)
+        scale = _adapter_scale(read_json(settings), settings)
+        tensors = {**read_base(base), **read_reward(others), **tensors}
     return merge_lora(tensors, scale, dtype, path)
 
 
