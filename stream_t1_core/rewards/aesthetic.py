@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from .base import Clips, Needs
-from .clip import CLIP_L, embed_pictures, preprocess_of, restore_positions, without_positions
+from .clip import (
+    CLIP_L,
+    config_of,
+    embed_pictures,
+    preprocess_of,
+    restore_positions,
+    without_positions,
+)
 from .linears import LinearHead, head_widths
 from .vision import Preprocess, encode_frames
 from .weights import HUB_WEIGHTS, fill, find_file, read_weights, require
@@ -27,7 +34,8 @@ class Aesthetic:
 
     Unit: rating; mostly 1..10. Source: LAION aesthetic predictor v2 (Schuhmann 2022) on the unit
     image embedding of CLIP ViT-L/14.
-    Limits: the taste of the raters of SAC, Logos and AVA; does not know what was asked for.
+    Limits: the taste of the raters of SAC, Logos and AVA; does not know what was asked for. It was
+    trained on OpenAI's CLIP: with another of the same size its numbers mean nothing.
     """
 
     module: nn.Module = field(repr=False)
@@ -40,8 +48,7 @@ class Aesthetic:
         import transformers
 
         folder, head = Path(clip_folder), Path(head)
-        config_path = find_file(folder, ["config.json"], CLIP_L)
-        config = transformers.CLIPConfig.from_json_file(config_path).vision_config
+        config = config_of(folder, CLIP_L).vision_config
         path = find_file(folder, HUB_WEIGHTS, CLIP_L)
         find_file(head.parent, [head.name], f"{HEAD_ORIGIN} (there: {HEAD})")
         weights, head_weights = without_positions(read_weights(path)), read_weights(head)

@@ -23,6 +23,7 @@ from .weights import HUB_WEIGHTS, fill, find_file, read_json, read_weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from transformers import CLIPConfig
 
 TEXT_START, TEXT_END = "<|startoftext|>", "<|endoftext|>"
 WORD_PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -61,19 +62,21 @@ class PromptTokenizer:
 
 
 @dataclass(frozen=True, eq=False)
-class Clip:
-    """Both towers of a CLIP and what must be done to their inputs."""
+class ClipTowers:
+    """A CLIP, and what must be done to what its two towers read."""
 
     module: nn.Module = field(repr=False)  # transformers' CLIPModel
     tokenizer: PromptTokenizer
     preprocess: Preprocess
 
     @classmethod
-    def from_folder(cls, folder: Path | str, tokenizer_folder: Path | str, origin: str) -> "Clip":
+    def from_folder(
+        cls, folder: Path | str, tokenizer_folder: Path | str, origin: str
+    ) -> "ClipTowers":
         import transformers
 
         folder = Path(folder)
-        config = transformers.CLIPConfig.from_json_file(find_file(folder, ["config.json"], origin))
+        config = config_of(folder, origin)
         length = config.text_config.max_position_embeddings
         tokenizer = PromptTokenizer.from_folder(Path(tokenizer_folder), length, origin)
         path = find_file(folder, HUB_WEIGHTS, origin)
@@ -112,7 +115,7 @@ class ClipScore:
     Limits: words, not motion: order and time of what happens do not count.
     """
 
-    clip: Clip
+    towers: ClipTowers
     name: str = "clip_score"
 
     @classmethod
@@ -120,19 +123,19 @@ class ClipScore:
         cls, folder: Path | str, tokenizer_folder: Path | str | None = None
     ) -> "ClipScore":
         """From a hub folder; ``tokenizer_folder`` where the tokenizer's files are not in it."""
-        return cls(Clip.from_folder(folder, tokenizer_folder or folder, CLIP_L))
+        return cls(ClipTowers.from_folder(folder, tokenizer_folder or folder, CLIP_L))
 
     @property
     def module(self) -> nn.Module:
-        return self.clip.module
+        return self.towers.module
 
     @property
     def needs(self) -> Needs:
-        return _needs(self.clip, scale=(0.0, 100.0))
+        return _needs(self.towers, scale=(0.0, 100.0))
 
     @torch.inference_mode()
     def __call__(self, clips: Clips) -> Tensor:
-        return 100 * self.clip.cosines(clips).clamp(min=0).mean(dim=1)
+        return 100 * self.towers.cosines(clips).clamp(min=0).mean(dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +146,7 @@ class PickScore:
     Limits: trained on single still pictures of 2023's image models.
     """
 
-    clip: Clip
+    towers: ClipTowers
     name: str = "pick_score"
 
     @classmethod
@@ -152,26 +155,39 @@ class PickScore:
     ) -> "PickScore":
         """From a hub folder; ``tokenizer_folder`` where the tokenizer's files are not in it."""
         origin = f"{PICKSCORE} (tokenizer and preprocessor: {CLIP_H})"
-        return cls(Clip.from_folder(folder, tokenizer_folder or folder, origin))
+        return cls(ClipTowers.from_folder(folder, tokenizer_folder or folder, origin))
 
     @property
     def module(self) -> nn.Module:
-        return self.clip.module
+        return self.towers.module
 
     @property
     def needs(self) -> Needs:
-        return _needs(self.clip, scale=(18.0, 24.0))
+        return _needs(self.towers, scale=(18.0, 24.0))
 
     @torch.inference_mode()
     def __call__(self, clips: Clips) -> Tensor:
         scale = self.module.logit_scale.float().exp()
-        return (scale * self.clip.cosines(clips)).mean(dim=1)
+        return (scale * self.towers.cosines(clips)).mean(dim=1)
 
 
 def embed_pictures(module: nn.Module, pictures: Tensor) -> Tensor:
     """Preprocessed pictures [N, 3, size, size] -> unit vectors [N, D]."""
     pooled = module.vision_model(pixel_values=pictures.to(dtype_of(module))).pooler_output
     return F.normalize(module.visual_projection(pooled).float(), dim=-1)
+
+
+def config_of(folder: Path, origin: str) -> "CLIPConfig":
+    import transformers
+
+    path = find_file(folder, ["config.json"], origin)
+    config = read_json(path)
+    if not {"text_config", "vision_config"} <= config.keys():
+        raise ValueError(
+            f"{path} is the config of a '{config.get('model_type')}' model without text_config or "
+            f"vision_config, not of a whole CLIP: use the folder of {origin}"
+        )
+    return transformers.CLIPConfig.from_dict(config)
 
 
 def preprocess_of(folder: Path, size: int) -> Preprocess:
@@ -201,8 +217,8 @@ def restore_positions(embeddings: nn.Module) -> None:
     embeddings.position_ids = torch.arange(embeddings.position_ids.shape[-1])[None]
 
 
-def _needs(clip: Clip, scale: tuple[float, float]) -> Needs:
-    return Needs(video=False, pixels=clip.preprocess.size**2, prompt=True, scale=scale)
+def _needs(towers: ClipTowers, scale: tuple[float, float]) -> Needs:
+    return Needs(video=False, pixels=towers.preprocess.size**2, prompt=True, scale=scale)
 
 
 def _side(value: Any, key: str, path: Path) -> int:

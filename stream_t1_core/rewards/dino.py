@@ -19,7 +19,7 @@ from .vit import VisionTransformer, VitShape
 from .weights import HUB_WEIGHTS, fill, find_file, read_json, read_weights, require
 
 HUB = "https://huggingface.co/facebook/dino-vitb16"
-ORIGINAL = "https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain"
+ORIGINAL = "https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # The hub's name of a layer's part -> DINO's; query, key and value are then laid into one, qkv.

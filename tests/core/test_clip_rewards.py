@@ -68,9 +68,8 @@ def write_clip(folder: Path, *, act: str = "quick_gelu") -> Path:
     )  # fmt: skip
     vision = dict(sizes, image_size=SIZE, patch_size=8)
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
-    torch.manual_seed(3)
     model = transformers.CLIPModel(config)
-    shake(model, 0.2)
+    shake(model, 0.25)
     model.save_pretrained(folder)
     preprocessor = {
         "size": {"shortest_edge": SIZE}, "crop_size": {"height": SIZE, "width": SIZE},
@@ -86,9 +85,8 @@ def write_vit(folder: Path, *, epsilon: float = 1e-6) -> Path:
         hidden_size=128, intermediate_size=512, num_hidden_layers=2, num_attention_heads=2,
         image_size=SIZE, patch_size=8, layer_norm_eps=epsilon,
     )  # fmt: skip
-    torch.manual_seed(4)
     model = transformers.ViTModel(config)
-    shake(model, 0.05)
+    shake(model, 0.1)
     model.save_pretrained(folder)
     return folder
 
@@ -152,9 +150,8 @@ def blip_text_model() -> torch.nn.Module:
     )  # fmt: skip
     from transformers.models.blip.modeling_blip_text import BlipTextModel
 
-    torch.manual_seed(7)
     model = BlipTextModel(config, add_pooling_layer=False)
-    shake(model, 0.1)
+    shake(model, 0.15)
     return model.eval()
 
 
@@ -175,12 +172,14 @@ def write_image_reward(folder: Path, vit_folder: Path) -> Path:
     return folder
 
 
-def shake(model: torch.nn.Module, amount: float) -> None:
-    """Fresh weights are too small for a wrong layer to show."""
+def shake(model: torch.nn.Module, amount: float, seed: int = 3) -> None:
+    """Numbers large enough for a wrong layer to show, the same under every transformers."""
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in sorted(model.named_parameters()):
             if parameter.ndim:
-                parameter.add_(amount * torch.randn_like(parameter))
+                noise = amount * torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(noise + ("norm" in name.lower() and name.endswith("weight")))
 
 
 @pytest.fixture(scope="module")
@@ -271,20 +270,17 @@ def reference_cosines(
     return logits.view(clips.frames.shape[:2]) / scale, scale
 
 
-# The pictures that the references see are Pillow's: a pixel in a thousand differs by one step.
-# Tolerances are ten times what that was seen to do.
+# The pictures that the references see are Pillow's, where a pixel in a thousand may differ by one
+# step. Seen: 1e-5 of CLIPScore's 100; the other differences are float rounding.
 
 
 def test_clip_score_is_that_of_transformers(clip_folder: Path) -> None:
     clips = make_clips()
     cosines, _ = reference_cosines(clip_folder, clips)
-    score = ClipScore.from_folder(clip_folder)
-    found = score(clips)
+    assert cosines.min() < -0.01 and cosines.max() > 0.2  # both sides of the clamp
+    found = ClipScore.from_folder(clip_folder)(clips)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, 100 * cosines.clamp(min=0).mean(dim=1), atol=1e-3, rtol=0)
-    score.module.visual_projection.weight.neg_()
-    found = score(clips)
-    torch.testing.assert_close(found, 100 * (-cosines).clamp(min=0).mean(dim=1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found, 100 * cosines.clamp(min=0).mean(dim=1), atol=3e-4, rtol=0)
 
 
 def test_pick_score_is_that_of_transformers(tmp_path: Path) -> None:
@@ -296,7 +292,7 @@ def test_pick_score_is_that_of_transformers(tmp_path: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     found = PickScore.from_folder(folder)(clips)
-    torch.testing.assert_close(found, scale * cosines.mean(dim=1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found, scale * cosines.mean(dim=1), atol=3e-4, rtol=0)
 
 
 def test_aesthetic_is_linear_layers_on_the_unit_embedding(
@@ -309,7 +305,7 @@ def test_aesthetic_is_linear_layers_on_the_unit_embedding(
         unit = torch.nn.functional.normalize(model.visual_projection(seen), dim=-1)
         expected = through_layers(head_layers(16), unit).view(2, 3).mean(dim=1)
     found = Aesthetic.from_files(clip_folder, head_file)(clips)
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found, expected, atol=3e-4, rtol=0)
 
 
 @torch.inference_mode()
@@ -334,11 +330,11 @@ def reference_consistency(folder: Path, clips: Clips) -> Tensor:
     return torch.stack(scores)
 
 
-@pytest.mark.parametrize("shape,tolerance", [((50, 50), 1e-5), ((40, 70), 2e-2)])
+@pytest.mark.parametrize("shape,tolerance", [((50, 50), 1e-5), ((40, 70), 3e-3)])
 def test_subject_consistency_is_vbenchs(
     vit_folder: Path, shape: tuple[int, int], tolerance: float
 ) -> None:
-    """Wide pictures: transformers stretches the positions a little differently than DINO."""
+    """Wide pictures: transformers stretches positions a little differently than DINO: 7e-4 seen."""
     clips = make_clips(frames=4, shape=shape)
     found = SubjectConsistency.from_folder(vit_folder)(clips)
     torch.testing.assert_close(
@@ -397,7 +393,7 @@ def test_image_reward_is_that_of_transformers_blip(
     expected = (raw - 0.16717362830052426) / 1.0333394966054072
     found = ImageReward.from_folder(image_reward_folder)(clips)
     assert (expected[0] - expected[1]).abs().max() > 0.01
-    torch.testing.assert_close(found, expected.mean(dim=1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found, expected.mean(dim=1), atol=3e-4, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(48, 83), (83, 48), (20, 31), (32, 32), (32, 90), (240, 416)])
@@ -435,7 +431,7 @@ def test_a_broken_pixel_makes_its_clip_nan_and_no_other(reward: Reward, column: 
 
 
 def test_a_half_precision_module_scores_nearly_the_same(reward: Reward) -> None:
-    """bfloat16 has three digits: 2 percent of each reward's typical range."""
+    """Within 2 percent of each reward's typical range; 0.6 seen."""
     clips = make_clips()
     whole = reward(clips)
     reward.module.to(torch.bfloat16)
@@ -459,7 +455,7 @@ def test_more_frames_than_go_in_at_once_all_count(clip_folder: Path) -> None:
 
 @pytest.mark.parametrize("marker", [END, START, f" {END}{END} "])
 def test_a_prompt_cannot_smuggle_clips_special_tokens(clip_folder: Path, marker: str) -> None:
-    encode = ClipScore.from_folder(clip_folder).clip.tokenizer
+    encode = ClipScore.from_folder(clip_folder).towers.tokenizer
     assert encode(f"red fox {marker} walks").tolist() == encode("red fox walks").tolist()
 
 
@@ -470,7 +466,7 @@ def test_a_prompt_cannot_smuggle_berts_special_tokens(image_reward_folder: Path)
 
 
 def test_a_long_prompt_loses_its_tail(clip_folder: Path, image_reward_folder: Path) -> None:
-    clip = ClipScore.from_folder(clip_folder).clip.tokenizer
+    clip = ClipScore.from_folder(clip_folder).towers.tokenizer
     bert = ImageReward.from_folder(image_reward_folder).tokenizer
     for encode, length in ((clip, LENGTH), (bert, 35)):
         ids = encode("fox " * 60 + "snow")
@@ -508,6 +504,19 @@ def test_weights_that_do_not_fit_are_refused(
     assert str(folder / "pytorch_model.bin") in str(caught.value)
 
 
+def test_files_of_another_kind_are_named(clip_folder: Path, tmp_path: Path) -> None:
+    folder = copy_of(clip_folder, tmp_path)
+    (folder / "model.safetensors").write_bytes(b"<html>")
+    with pytest.raises(ValueError, match="model.safetensors is not a safetensors file"):
+        ClipScore.from_folder(folder)
+    (folder / "config.json").write_text('{"model_type": "vit"}', encoding="utf-8")
+    with pytest.raises(ValueError, match="config of a 'vit' model"):
+        ClipScore.from_folder(folder)
+    (folder / "config.json").write_text("<html>", encoding="utf-8")
+    with pytest.raises(ValueError, match="config.json is not JSON"):
+        ClipScore.from_folder(folder)
+
+
 def test_older_files_that_hold_position_ids_load(clip_folder: Path, tmp_path: Path) -> None:
     folder = copy_of(clip_folder, tmp_path)
     weights = load_file(folder / "model.safetensors")
@@ -543,12 +552,12 @@ def test_the_tokenizer_may_lie_elsewhere(clip_folder: Path, tmp_path: Path) -> N
 
 def test_tokenizer_json_gives_the_same_tokens(clip_folder: Path, tmp_path: Path) -> None:
     folder = copy_of(clip_folder, tmp_path)
-    slow = ClipScore.from_folder(folder).clip.tokenizer
+    slow = ClipScore.from_folder(folder).towers.tokenizer
     fast = transformers.CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
     fast.backend_tokenizer.save(str(folder / "tokenizer.json"))
     for name in ("vocab.json", "merges.txt"):
         (folder / name).unlink()
-    encode = ClipScore.from_folder(folder).clip.tokenizer
+    encode = ClipScore.from_folder(folder).towers.tokenizer
     for prompt in (PROMPT, "", "It's  A fox\n-- 1234!! Übergröße 狐", f"red {END} fox"):
         assert encode(prompt).tolist() == slow(prompt).tolist()
         plain = prompt.replace(END, "")
