@@ -56,7 +56,10 @@ def resize_bicubic(pictures: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def centre_crop(pictures: Tensor, size: int) -> Tensor:
-    """The middle [.., size, size]; an odd pixel is cut at the far side."""
+    """The middle [.., size, size]; an odd pixel is cut at the far side.
+
+    So does transformers. Torchvision, which ImageReward and LAION use, may sit a pixel further.
+    """
     top, left = ((side - size) // 2 for side in pictures.shape[-2:])
     return pictures[..., top : top + size, left : left + size]
 
