@@ -12,6 +12,8 @@ SETTINGS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 IDS = {
     "StreamT1ChunkBeamSampler",
     "StreamT1ColorDrift",
+    "StreamT1Doctor",
+    "StreamT1Evaluate",
     "StreamT1Flicker",
     "StreamT1LongLiveLoader",
     "StreamT1MemorySink",
