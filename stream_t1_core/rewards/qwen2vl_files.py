@@ -110,8 +110,9 @@ def merge_lora(
                 f"{path} has a LoRA of rank {pair['A'].shape[0]} for '{layer}', but the settings "
                 f"say {scale.rank}: weights and settings are of two different models"
             )
-        change = pair["B"].float() @ pair["A"].float()
-        plain[f"{layer}.weight"] = (weight.float() + scale.factor * change).to(dtype)
+        a, b = pair["A"].float(), pair["B"].float()
+        merged = torch.addmm(weight.float(), b, a, alpha=scale.factor)
+        plain[f"{layer}.weight"] = merged.to(dtype)
     return plain
 
 

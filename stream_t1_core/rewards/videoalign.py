@@ -52,8 +52,8 @@ BASE_FILES = ("model.safetensors", INDEX)  # the second where it is in several f
 class VideoAlignSettings:
     """What ``model_config.json`` says of frames and scores."""
 
-    fps: float = 2.0
-    max_pixels: int = 200704  # of a frame
+    fps: float  # sampled
+    max_pixels: int  # of a frame
     means: tuple[float, ...] = (0.0, 0.0, 0.0)  # VQ, MQ, TA
     deviations: tuple[float, ...] = (1.0, 1.0, 1.0)
     standardised: bool = False

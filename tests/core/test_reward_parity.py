@@ -151,10 +151,9 @@ def check_call(golden: RewardSet, name: str, _: Path) -> None:
 
 def check_stream(golden: RewardSet, name: str, _: Path) -> None:
     """And Stream-T1's short score, the mean over the chunk's frames."""
-    check_call(golden, name, _)
-    images, prompts, reward = call_inputs(golden, name, loaded(golden.folder, golden.template))
-    score = reward.scores(images, prompts).mean().item()
-    assert score == pytest.approx(golden.case["calls"][name]["short_score"], abs=SCORE)
+    seen = compare(golden, name, golden.of(name), loaded(golden.folder, golden.template))
+    wanted = golden.case["calls"][name]["short_score"]
+    assert seen["rewards"][:, 0].mean().item() == pytest.approx(wanted, abs=SCORE)
 
 
 def check_bf16(golden: RewardSet, name: str, _: Path) -> None:
@@ -346,8 +345,8 @@ def compare(
     wanted: dict[str, Tensor],
     reward: VideoAlign | HPSv3,
     at_least: float = 0.0,
-) -> None:
-    """Run the case ``name``; hold everything in ``wanted`` against it."""
+) -> dict[str, Tensor]:
+    """Run the case ``name``, hold everything in ``wanted`` against it, and hand it on."""
     media, prompts, reward = call_inputs(golden, name, reward)
     seen = observe(reward, media, prompts)
     call = golden.case["calls"].get(name, {})
@@ -366,3 +365,4 @@ def compare(
         worst = (found.double() - value.double()).abs().max().item()
         tolerance = max(TOLERANCE.get(key, 0.0), at_least)
         assert worst <= tolerance, f"{key} is off by {worst:.2g}, tolerance {tolerance:.2g}"
+    return seen
