@@ -8,7 +8,6 @@ from comfyui_version import __version__ as comfyui_version
 
 from ..stream_t1_core import doctor
 from ..stream_t1_core.config import FIXED_SINK, Memory, StreamConfig
-from .host.progress import show_text
 from .sockets import MemorySocket, Pruner, PrunerSocket
 
 MAX_PIXELS = 16384
@@ -56,7 +55,6 @@ class StreamT1Doctor(io.ComfyNode):
                 ),
             ],
             outputs=[io.String.Output("report", display_name="report")],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -76,7 +74,6 @@ class StreamT1Doctor(io.ComfyNode):
         }
         plan = doctor.Plan(config, width, height, weights)
         report = str(doctor.examine(places, plan, {"ComfyUI": comfyui_version}))
-        show_text(cls.hidden.unique_id, report)
         return io.NodeOutput(report, ui=ui.PreviewText(report))
 
 

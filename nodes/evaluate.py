@@ -8,7 +8,6 @@ from torch import Tensor
 from ..stream_t1_core.curve import draw_curves
 from ..stream_t1_core.evaluate import CHUNK_FRAMES, FIRST_FRAMES, evaluate
 from ..stream_t1_core.rewards.base import Reward
-from .host.progress import show_text
 from .sockets import RewardSocket, advanced
 
 MAX_FRAMES = 100_000
@@ -70,7 +69,6 @@ class StreamT1Evaluate(io.ComfyNode):
                 io.Image.Output("curve", display_name="curve"),
                 io.String.Output("scores_json", display_name="json"),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -94,7 +92,6 @@ class StreamT1Evaluate(io.ComfyNode):
         except ValueError as error:
             raise ValueError(f"Evaluate: {error}") from error
         table = found.table()
-        show_text(cls.hidden.unique_id, table)
         return io.NodeOutput(table, draw_curves(found), found.to_json(), ui=ui.PreviewText(table))
 
 

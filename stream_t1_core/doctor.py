@@ -150,6 +150,8 @@ def _transformers() -> Finding:
 
 
 def _version(name: str) -> str | None:
+    if name == "torch":
+        return torch.__version__  # tells the build too
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
