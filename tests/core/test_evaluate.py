@@ -38,6 +38,14 @@ class Reader:
         return torch.tensor([float(len(clips.prompt))])
 
 
+class Sampler:
+    """Looks at 2 frames a second, at least 4, and says how many it got."""
+
+    name = "sampler"
+    needs = Needs(fps=2.0)
+    __call__ = staticmethod(length)
+
+
 MIX = RewardMix(((1.0, brightness), (0.5, length)))
 
 
@@ -71,6 +79,13 @@ def test_a_reward_that_fails_is_told_and_costs_no_other_its_score() -> None:
     assert other.error is None and other.chunks == (9, 12, 12)
     assert math.isfinite(found.total.video) and math.isnan(found.total.chunks[1])
     assert "- afraid_of_chunks: chunk 1: RuntimeError: twelve frames" in found.table()
+
+
+def test_a_last_chunk_too_short_for_a_video_reward_is_a_gap() -> None:
+    found = evaluate(torch.rand(34, 16, 16, 3), Sampler())
+    (mark,) = found.marks
+    assert mark.video == 4 and mark.chunks[:3] == (4, 4, 4) and math.isnan(mark.chunks[3])
+    assert mark.error.startswith("chunk 3: ValueError: a clip of 1 frame")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

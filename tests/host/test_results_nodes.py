@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from graphs import small
+from graphs import changed, id_of, small
 from PIL import Image
 
 from devtools.client import PromptRejected, Run
@@ -49,6 +49,12 @@ def evaluated(images: list, **inputs: object) -> dict:
     }
 
 
+def made(seed: int, frames: int = 9) -> dict:
+    """A small searched video, judged by rewards without weights."""
+    prompt = {**small(frames=frames, seed=seed), **REWARDS}
+    return changed(prompt, "StreamT1RewardPruner", short_reward=MIX, long_reward=MIX)
+
+
 def drawn(width: int = 48, frames: int = 21) -> dict:
     """An image batch without any model."""
     inputs = {"width": width, "height": 32, "batch_size": frames, "color": 0xC04020}
@@ -56,7 +62,7 @@ def drawn(width: int = 48, frames: int = 21) -> dict:
 
 
 def test_a_made_video_is_evaluated_whole_and_by_chunk(run: RunPrompt, server: ComfyServer) -> None:
-    done = run({**small(frames=33, seed=701), **evaluated(SAMPLER_FRAMES)})
+    done = run({**made(701, frames=33), **evaluated(SAMPLER_FRAMES)})
     assert done.error is None
     (table,) = done.outputs["80"]["text"]
     head, _, weights, video, *chunks = table.splitlines()
@@ -119,11 +125,8 @@ def test_the_doctor_looks_again_although_nothing_changed(
 
 
 def test_the_doctor_counts_what_is_plugged_in(run: RunPrompt) -> None:
-    prompt = small(seed=702)
-    pruner, memory = (
-        next(key for key, node in prompt.items() if node["class_type"] == name)
-        for name in ("StreamT1RewardPruner", "StreamT1MemorySink")
-    )
+    prompt = made(702)
+    pruner, memory = (id_of(prompt, f"StreamT1{name}") for name in ("RewardPruner", "MemorySink"))
     wanted = {**prompt, **doctor(pruner=[pruner, 0], memory=[memory, 0])}
     (text,) = run(wanted).outputs["90"]["text"]
     assert "beam width 2, branch factor 2, window 12 latent frames, up to 15 of sinks" in text
