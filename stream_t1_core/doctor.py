@@ -97,7 +97,7 @@ def examine(places: Places, plan: Plan, versions: Mapping[str, str] | None = Non
     ships = [_tiny_files(PACK / "tiny_model"), _one_chunk(PACK / "tiny_model")]
     hosts = [Finding(OK, f"{name} {version}") for name, version in (versions or {}).items()]
     sections = {
-        "Versions": [*packages, _transformers(), *hosts],
+        "Versions": [*packages, check_transformers(_version("transformers")), *hosts],
         "Devices": list(_devices()),
         "What ships with the pack": ships,
         "Rewards with weights (optional)": _rewards(places),
@@ -132,21 +132,18 @@ def check_package(name: str, least: tuple[int, int]) -> Finding:
     return Finding(OK, f"{name} {version}")
 
 
-def _transformers() -> Finding:
-    version = _version("transformers")
-    if version is None:
-        return Finding(ABSENT, "transformers is not installed; rewards with weights need it")
-    lacking = [r for r in REWARDS if not at_least(version, r.transformers)]
-    if not lacking:
+def check_transformers(version: str | None) -> Finding:
+    """Optional, as the rewards that need it are."""
+    users = [reward for reward in REWARDS if reward.transformers]
+    if version is not None:
+        users = [reward for reward in users if not at_least(version, reward.transformers)]
+    if not users:
         return Finding(OK, f"transformers {version}")
-    least = max(r.transformers for r in lacking)
-    names = ", ".join(r.name for r in lacking)
-    wanted = f"{least[0]}.{least[1]}"
-    return Finding(
-        ABSENT,
-        f"transformers {version} is too old for {names}",
-        (f'{wanted} or newer is needed: pip install -U "transformers>={wanted}"',),
-    )
+    state = f"{version} is too old" if version else "is not installed"
+    wanted = ".".join(map(str, max(reward.transformers for reward in users)))
+    names = ", ".join(reward.name for reward in users)
+    how = f'{wanted} or newer is needed: pip install -U "transformers>={wanted}"'
+    return Finding(ABSENT, f"transformers {state} for {names}", (how,))
 
 
 def _version(name: str) -> str | None:

@@ -8,13 +8,14 @@ ComfyUI's own loaders look for their kind.
 Sizes are those of the published files; see each source's own page for its licence.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 REWARDS_FOLDER = "stream_t1"  # below ComfyUI's models folder, and its key in extra_model_paths.yaml
-TRANSFORMERS = (4, 45)  # the oldest that has Qwen2-VL, and that the rewards are tested with
+TRANSFORMERS = (4, 45)  # has Qwen2-VL; no older one is tested
 HUB = "https://huggingface.co"
 GITHUB = "https://github.com"
 
@@ -48,7 +49,7 @@ class KnownReward:
     parameters: int  # numbers that stay in memory: twice as many bytes in bfloat16
     file_bytes: int  # to download
     also: tuple[str, ...] = ()  # ids of rewards whose folder it reads too
-    transformers: tuple[int, int] = TRANSFORMERS
+    transformers: tuple[int, int] | None = TRANSFORMERS  # the oldest; None: it needs none
 
     def folder_below(self, roots: Sequence[Path]) -> Path | None:
         """Its folder in the first of ``roots`` that has one; complete or not."""
@@ -66,15 +67,13 @@ class KnownFile:
     file_bytes: int
 
     def find(self, roots: Sequence[Path]) -> Path | None:
-        """The first file of such a name at any depth below ``roots``."""
+        """The first file of such a name at any depth below ``roots``, through links as ComfyUI."""
         for root in roots:
-            for path in sorted(root.rglob("*")):
-                if path.is_file() and self.fits(path.name):
-                    return path
+            for folder, _, names in os.walk(root, followlinks=True):
+                for name in sorted(names):
+                    if any(fnmatchcase(name.lower(), pattern) for pattern in self.names):
+                        return Path(folder, name)
         return None
-
-    def fits(self, name: str) -> bool:
-        return any(fnmatchcase(name.lower(), pattern) for pattern in self.names)
 
 
 def _needed(source: str, *files: str) -> tuple[NeededFile, ...]:
@@ -175,6 +174,7 @@ REWARDS = (
         source=f"{HUB}/facebook/dino-vitb16",
         parameters=86_000_000,
         file_bytes=343_000_000,
+        transformers=None,
     ),
     KnownReward(
         id="image_reward",
@@ -182,11 +182,12 @@ REWARDS = (
         folder="image-reward",
         files=(
             *_needed(f"{HUB}/THUDM/ImageReward", "ImageReward.pt", "med_config.json"),
-            *_needed(f"{HUB}/google-bert/bert-base-uncased", "vocab.txt|tokenizer.json"),
+            *_needed(f"{HUB}/google-bert/bert-base-uncased", "vocab.txt"),
         ),
         source=f"{HUB}/THUDM/ImageReward",
         parameters=447_000_000,
         file_bytes=1_790_000_000,
+        transformers=None,
     ),
 )
 

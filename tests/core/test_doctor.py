@@ -8,7 +8,8 @@ import torch
 
 from stream_t1_core import doctor, footprint
 from stream_t1_core.config import Memory, Search, StreamConfig
-from stream_t1_core.doctor import OK, WRONG, Plan, main, places_below
+from stream_t1_core.doctor import ABSENT, OK, WRONG, Plan, main, places_below
+from stream_t1_core.rewards import aesthetic, hpsv3
 from stream_t1_core.rewards.catalogue import (
     LONGLIVE,
     REWARDS,
@@ -16,6 +17,7 @@ from stream_t1_core.rewards.catalogue import (
     KnownReward,
     known_reward,
 )
+from stream_t1_core.rewards.upstream_text import HPSV3_TEXT, VIDEOALIGN_TEXT
 from stream_t1_core.wan_vae import WanVAE, WanVAEConfig, walk_decoder
 
 HW = (60, 104)  # 480 x 832 pixels
@@ -96,6 +98,19 @@ def test_a_complete_reward_is_found_and_each_missing_file_is_named(
         path.touch()
 
 
+@pytest.mark.parametrize(
+    ("reward", "name"),
+    [
+        ("videoalign", VIDEOALIGN_TEXT.name),
+        ("hpsv3", HPSV3_TEXT.name),
+        ("hpsv3", hpsv3.WEIGHTS_FILES[0]),
+        ("aesthetic", aesthetic.HEAD),
+    ],
+)
+def test_the_table_and_the_loaders_speak_of_the_same_files(reward: str, name: str) -> None:
+    assert name in [file.names[0] for file in known_reward(reward).files]
+
+
 def test_a_tokenizer_may_come_as_vocabulary_and_merges(tmp_path: Path) -> None:
     clip = known_reward("clip_score")
     tokenizer = install(clip, tmp_path)["tokenizer.json"]
@@ -149,6 +164,16 @@ def test_longlives_files_are_known_by_the_names_they_go_by(
     assert len(found) == 1 and found[0].find(places[found[0].kind]) == path
 
 
+def test_a_linked_folder_of_models_is_looked_through(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "disk" / "wan"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "longlive_base.pt").touch()
+    (tmp_path / "diffusion_models").mkdir()
+    (tmp_path / "diffusion_models" / "link").symlink_to(elsewhere, target_is_directory=True)
+    found = LONGLIVE[0].find(places_below([tmp_path])["diffusion_models"])
+    assert found == tmp_path / "diffusion_models" / "link" / "longlive_base.pt"
+
+
 def test_without_a_folder_to_look_in_the_report_says_so(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +188,15 @@ def test_packages_missing_or_old_come_with_the_command() -> None:
     assert old.state == WRONG and old.text.endswith("99.0 or newer is needed: pip install -U torch")
     missing = doctor.check_package("no-such-package", (1, 0))
     assert missing.state == WRONG and missing.text.endswith("pip install no-such-package")
+
+
+def test_an_old_transformers_is_told_with_the_rewards_that_need_more() -> None:
+    assert doctor.check_transformers("4.45.2").state == OK
+    for version in ("4.37.2", None):
+        found = doctor.check_transformers(version)
+        assert found.state == ABSENT
+        assert "HPSv3" in found.text and "ImageReward" not in found.text
+        assert found.details == ('4.45 or newer is needed: pip install -U "transformers>=4.45"',)
 
 
 @pytest.mark.parametrize(
