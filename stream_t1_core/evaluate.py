@@ -121,7 +121,7 @@ def evaluate(
     for done, part in enumerate(parts.values()):
         if progress:
             progress(done, len(parts))
-        found.append(judge(reward, Footage([[part]], [pieces[0]], prompt, fps), strict=False))
+        found.append(judge(reward, Footage([[part]], [pieces[0]], prompt, fps)))
     if progress:
         progress(len(parts), len(parts))
     marks = []

@@ -18,7 +18,7 @@ from . import search
 from .batching import in_batches
 from .config import StreamConfig
 from .rewards.base import Footage, Reward
-from .rewards.mix import Part, judge
+from .rewards.mix import Errors, Part, judge
 from .rewards.tally import Tallies, count_in
 from .state import Candidate, Chunk, Scores
 
@@ -57,6 +57,7 @@ class Critic:
     short: Reward | None = None
     long: Reward | None = None
     prompt: str = ""
+    fatal: Errors = ()  # errors that end the run when a reward raises them, such as a host's Cancel
 
 
 def decode(
@@ -152,7 +153,7 @@ def final_score(tip: Chunk, critic: Critic, config: StreamConfig, seen: Tallies)
     path = tip.path()
     pieces = [video(tip, critic, config)[1]] if config.isolated else [c.frames for c in path]
     footage = Footage([pieces], [path[0].frames], critic.prompt, config.fps)
-    parts = judge(critic.long, footage, config.plan.strict)
+    parts = judge(critic.long, footage, _fatal(critic, config))
     named = {f"long.{name}": part for name, part in parts.items()}
     total = _total(named, "long", 0, seen if config.plan.standardise else None)
     return total if math.isfinite(total) else None
@@ -171,8 +172,12 @@ def _judge(
         return {}
     firsts = [_first_frames(c) for c in candidates]
     footage = Footage(pieces, firsts, critic.prompt, config.fps)
-    parts = judge(reward, footage, config.plan.strict)
+    parts = judge(reward, footage, _fatal(critic, config))
     return {f"{kind}.{name}": part for name, part in parts.items()}
+
+
+def _fatal(critic: Critic, config: StreamConfig) -> Errors:
+    return (Exception,) if config.plan.strict else critic.fatal
 
 
 def _total(

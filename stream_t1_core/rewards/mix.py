@@ -13,6 +13,8 @@ from torch import Tensor
 
 from .base import Clips, Footage, Reward, needs_of
 
+Errors = tuple[type[Exception], ...]
+
 
 @dataclass(frozen=True)
 class RewardMix:
@@ -67,29 +69,29 @@ def prompt_readers(reward: Reward) -> list[str]:
     return [name for name, (_, part) in named_terms(reward).items() if needs_of(part).prompt]
 
 
-def judge(reward: Reward, footage: Footage, strict: bool) -> dict[str, Part]:
+def judge(reward: Reward, footage: Footage, fatal: Errors = ()) -> dict[str, Part]:
     """Every single reward's answer by name; each is handed the frames that it needs.
 
     A reward that raises is asked for one candidate at a time, so that one bad clip costs no other
-    its number. ``strict`` lets the error through instead.
+    its number. Errors of the ``fatal`` kinds go through instead.
     """
     return {
-        name: _part(weight, part, name, footage, strict)
+        name: _part(weight, part, name, footage, fatal)
         for name, (weight, part) in named_terms(reward).items()
     }
 
 
-def _part(weight: float, reward: Reward, name: str, footage: Footage, strict: bool) -> Part:
+def _part(weight: float, reward: Reward, name: str, footage: Footage, fatal: Errors) -> Part:
     try:
         return Part(weight, _checked(reward, name, footage.clips(needs_of(reward))))
+    except fatal:
+        raise
     except Exception as error:  # rewards are other people's code: theirs must not end our run
-        if strict:
-            raise
         if len(footage.pieces) == 1:
             nothing = torch.full((1,), math.nan, dtype=torch.float64)
             return Part(weight, nothing, f"{type(error).__name__}: {error}")
     # outside the handler, so that what the failed attempt held is free
-    parts = [_part(weight, reward, name, one, strict) for one in footage.alone()]
+    parts = [_part(weight, reward, name, one, fatal) for one in footage.alone()]
     errors = [part.error for part in parts if part.error]
     return Part(weight, torch.cat([part.values for part in parts]), errors[0] if errors else None)
 

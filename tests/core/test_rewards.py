@@ -227,7 +227,7 @@ def test_mix_is_the_weighted_sum_and_keeps_the_parts_unweighted() -> None:
     mix = RewardMix(((2.0, Brightness()), (-0.5, redness)))
     bright, red = Brightness()(PAIR).double(), redness(PAIR).double()
     torch.testing.assert_close(mix(PAIR), 2 * bright - 0.5 * red)  # float64: scores must not tie
-    parts = judge(mix, footage(PAIR), strict=True)
+    parts = judge(mix, footage(PAIR), fatal=(Exception,))
     assert [(name, part.weight) for name, part in parts.items()] == [
         ("brightness", 2.0),
         ("redness", -0.5),
@@ -238,14 +238,14 @@ def test_mix_is_the_weighted_sum_and_keeps_the_parts_unweighted() -> None:
 def test_nested_mix_is_flattened_and_its_weights_multiplied() -> None:
     inner = RewardMix(((3.0, Brightness()), (1.0, redness)))
     mix = RewardMix(((2.0, inner), (1.0, Brightness())))
-    parts = judge(mix, footage(PAIR), strict=True)
+    parts = judge(mix, footage(PAIR), fatal=(Exception,))
     assert [part.weight for part in parts.values()] == [6.0, 2.0, 1.0]
     assert list(parts) == ["brightness", "redness", "brightness_2"]
     torch.testing.assert_close(mix(PAIR), 2 * inner(PAIR) + Brightness()(PAIR).double())
 
 
 def test_plain_function_is_a_reward() -> None:
-    parts = judge(redness, footage(PAIR), strict=True)
+    parts = judge(redness, footage(PAIR), fatal=(Exception,))
     assert parts["redness"].values.tolist() == redness(PAIR).double().tolist()
 
 
@@ -260,7 +260,7 @@ def test_reward_gets_the_frames_it_samples_and_no_others() -> None:
     batch = clips(drawn(range(21)), drawn(range(21)) / 2)
     for cuts in ((), (9,), (1, 5, 13)):
         reward = Sampler()
-        judge(reward, footage(batch, cuts), strict=True)
+        judge(reward, footage(batch, cuts), fatal=(Exception,))
         assert torch.equal(reward.got, batch.frames[:, [0, 7, 13, 20]])
 
 
@@ -268,7 +268,7 @@ def test_nan_of_one_candidate_is_its_own() -> None:
     def undecided(clips: Clips) -> Tensor:
         return torch.tensor([math.nan, 1.0])
 
-    parts = judge(RewardMix(((1.0, undecided), (1.0, redness))), footage(PAIR), strict=False)
+    parts = judge(RewardMix(((1.0, undecided), (1.0, redness))), footage(PAIR))
     assert parts["undecided"].values.isnan().tolist() == [True, False]
     assert parts["undecided"].error is None
     assert parts["redness"].values.isfinite().all()
@@ -280,11 +280,11 @@ def test_candidate_that_a_reward_fails_on_costs_no_other_its_number() -> None:
             raise RuntimeError("too dark for me")
         return redness(clips)
 
-    part = judge(picky, footage(PAIR), strict=False)["picky"]
+    part = judge(picky, footage(PAIR))["picky"]
     assert part.values.isnan().tolist() == [False, True]
     assert part.error == "RuntimeError: too dark for me"
     with pytest.raises(RuntimeError, match="too dark"):
-        judge(picky, footage(PAIR), strict=True)
+        judge(picky, footage(PAIR), fatal=(Exception,))
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_wrong_answer_is_refused_by_the_rewards_name(answer: object) -> None:
         return answer
 
     with pytest.raises(TypeError, match=r"reward 'homemade' returned .* shape \[2\]"):
-        judge(homemade, footage(PAIR), strict=True)
+        judge(homemade, footage(PAIR), fatal=(Exception,))
     with pytest.raises(TypeError, match=r"reward 'homemade' returned .* shape \[2\]"):
         RewardMix(((1.0, homemade),))(PAIR)
 
@@ -313,7 +313,7 @@ def test_nameless_reward_is_refused() -> None:
             return redness(clips)
 
     with pytest.raises(TypeError, match="has no name"):
-        judge(Nameless(), footage(PAIR), strict=False)
+        judge(Nameless(), footage(PAIR))
 
 
 def test_tally_knows_mean_and_spread_and_skips_what_is_not_finite() -> None:
