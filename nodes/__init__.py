@@ -2,10 +2,10 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import doctor, evaluate, generate, loaders, options, results, rewards
+from . import doctor, evaluate, generate, loaders, options, results, reward_models, rewards
 
 
 class StreamT1Extension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        files = (loaders, options, rewards, generate, evaluate, results, doctor)
+        files = (loaders, options, rewards, reward_models, generate, evaluate, results, doctor)
         return [node for file in files for node in file.NODES]

@@ -4,13 +4,14 @@ import logging
 
 import torch
 from comfy.latent_formats import LatentFormat
+from comfy.model_management import InterruptProcessingException, load_models_gpu
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..stream_t1_core.config import FIXED_SINK, Memory, NoisePropagation, Schedule, StreamConfig
-from ..stream_t1_core.events import Event
+from ..stream_t1_core.events import Event, StepDone
 from ..stream_t1_core.generate import Tools, Video, finish, stream
 from ..stream_t1_core.report import Report
 from ..stream_t1_core.scoring import Critic
@@ -18,7 +19,7 @@ from ..stream_t1_core.state import StreamState
 from .host.model import causal_model, load, prompt_rows
 from .host.progress import ProgressEvents
 from .host.rescue import save_partial
-from .host.vae import empty_latent_size, streaming_decoder
+from .host.vae import HostDecoder, empty_latent_size
 from .sockets import MemorySocket, NoiseSocket, Pruner, PrunerSocket, advanced
 
 log = logging.getLogger(__name__)
@@ -160,20 +161,21 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
         causal = causal_model(model)
         rows = prompt_rows(positive, causal.backbone)
         critic = Critic(
-            streaming_decoder(vae),
+            HostDecoder(vae),
             pruner.short_reward if pruner else None,
             pruner.long_reward if pruner else None,
+            pruner.prompt if pruner else "",
+            fatal=(InterruptProcessingException,),
         )
-        load(model, vae, config, tuple(latent_hw))
+        load(model, vae, config, tuple(latent_hw), list(pruner.hosted()) if pruner else [])
         tools = Tools(causal, causal.encode_text(rows), critic)
-        latent_format = model.model.latent_format
-        video, report = _run(tools, config, tuple(latent_hw), latent_format)
-        samples = latent_format.process_out(video.latent)
+        video, report = _run(tools, config, tuple(latent_hw), model)
+        samples = model.model.latent_format.process_out(video.latent)
         return io.NodeOutput({"samples": samples}, video.frames, str(report))
 
 
 def _run(
-    tools: Tools, config: StreamConfig, latent_hw: tuple[int, int], latent_format: LatentFormat
+    tools: Tools, config: StreamConfig, latent_hw: tuple[int, int], model: ModelPatcher
 ) -> tuple[Video, Report]:
     """The stream to its end; what was finished is saved if it does not get there."""
     report, progress = Report(), ProgressEvents(config.denoiser_calls)
@@ -181,6 +183,8 @@ def _run(
     def emit(event: Event) -> None:
         report(event)
         progress(event)
+        if isinstance(event, StepDone):  # a reward may have taken the model's place
+            load_models_gpu([model])
 
     state = StreamState()
     try:
@@ -189,7 +193,7 @@ def _run(
         return finish(state, tools, config, emit), report
     except BaseException as error:  # on newer hosts the interrupt is not an Exception
         report.stop(f"{type(error).__name__}: {error}")
-        _rescue(state, report, latent_format)
+        _rescue(state, report, model.model.latent_format)
         raise
 
 

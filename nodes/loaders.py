@@ -6,7 +6,6 @@ import folder_paths
 from comfy_api.latest import io, ui
 
 from .host import longlive, tiny
-from .host.progress import show_text
 from .sockets import advanced
 
 log = logging.getLogger(__name__)
@@ -64,7 +63,6 @@ class StreamT1LongLiveLoader(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output("model", display_name="model")],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -80,7 +78,6 @@ class StreamT1LongLiveLoader(io.ComfyNode):
             model, applied = longlive.apply_lora(model, lora, strength)
             found += f"; LoRA {lora}: {applied} layers, strength {strength:g}"
         log.info("Stream-T1: %s", found)
-        show_text(cls.hidden.unique_id, found)
         return io.NodeOutput(model, ui=ui.PreviewText(found))
 
 

@@ -91,6 +91,30 @@ class StreamT1RewardPruner(io.ComfyNode):
                         "chunk to tau.",
                     )
                 ),
+                io.String.Input(
+                    "prompt",
+                    optional=True,
+                    force_input=True,
+                    tooltip="The text that rewards compare the pictures with: wire the text here "
+                    "that goes into CLIP Text Encode. Needed by rewards that read the prompt.",
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "standardise",
+                        default=False,
+                        tooltip="Compare rewards by their distance from the mean of all candidates "
+                        "so far, in standard deviations, before weights. Use it to mix rewards of "
+                        "different scales. Off: add them as they are, as published.",
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "strict",
+                        default=False,
+                        tooltip="On: a reward that fails stops the run. Off: it is reported, and "
+                        "the chunk is scored without it.",
+                    )
+                ),
             ],
             outputs=[PrunerSocket.Output("pruner", display_name="pruner")],
         )
@@ -102,17 +126,20 @@ class StreamT1RewardPruner(io.ComfyNode):
         branch_factor: int,
         span_chunks: int,
         tau: float,
+        standardise: bool,
+        strict: bool,
         short_reward: Reward | None = None,
         long_reward: Reward | None = None,
+        prompt: str = "",
     ) -> io.NodeOutput:
-        search = Search(beam_width, branch_factor, span_chunks, tau)
+        search = Search(beam_width, branch_factor, span_chunks, tau, standardise, strict)
         if search.candidates > 1 and not (short_reward or long_reward):
             raise ValueError(
                 f"Reward Pruner: {search.candidates} candidates a chunk but no reward to choose "
                 "by; plug a reward into short_reward or long_reward, or set beam width and branch "
                 "factor to 1"
             )
-        return io.NodeOutput(Pruner(search, short_reward, long_reward))
+        return io.NodeOutput(Pruner(search, short_reward, long_reward, prompt))
 
 
 class StreamT1MemorySink(io.ComfyNode):

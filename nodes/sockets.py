@@ -1,11 +1,14 @@
 """The pack's own socket types, and marking an input as advanced on every host."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from comfy_api.latest import io
 
 from ..stream_t1_core.config import Search
 from ..stream_t1_core.rewards.base import Reward
+from ..stream_t1_core.rewards.mix import named_terms
+from .host.rewards import HostedReward
 
 NoiseSocket = io.Custom("STREAM_T1_NOISE")
 MemorySocket = io.Custom("STREAM_T1_MEMORY")
@@ -20,6 +23,14 @@ class Pruner:
     search: Search
     short_reward: Reward | None
     long_reward: Reward | None
+    prompt: str = ""
+
+    def hosted(self) -> Iterator[HostedReward]:
+        """The rewards whose weights the host manages."""
+        for reward in filter(None, (self.short_reward, self.long_reward)):
+            for _, part in named_terms(reward).values():
+                if isinstance(part, HostedReward):
+                    yield part
 
 
 def advanced(widget: io.WidgetInput) -> io.WidgetInput:

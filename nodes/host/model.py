@@ -4,6 +4,7 @@ The weights stay the host's: it loads, offloads, patches and casts them. The cor
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.model_management
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from ...stream_t1_core.causal_wan import CausalWan
 from ...stream_t1_core.config import StreamConfig
+from .rewards import HostedReward
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +74,27 @@ def causal_model(model: ModelPatcher) -> CausalWan:
     )
 
 
-def load(model: ModelPatcher, vae: VAE, config: StreamConfig, latent_hw: tuple[int, int]) -> None:
-    """Have the host load model and decoder together, with room for the context."""
+def load(
+    model: ModelPatcher,
+    vae: VAE,
+    config: StreamConfig,
+    latent_hw: tuple[int, int],
+    rewards: Sequence[HostedReward],
+) -> None:
+    """Have the host load model and decoder together, with room for the context.
+
+    Rewards are loaded when they are asked; where all do not fit together, the host swaps them.
+    """
     height, width = latent_hw
     backbone = backbone_of(model)
     tokens = _context_frames(config) * (height // PATCH_SIZE[1]) * (width // PATCH_SIZE[2])
     kv_bytes = 2 * tokens * backbone.dim * len(backbone.blocks) * _compute_dtype(model).itemsize
     decode_bytes = vae.memory_used_decode((1, CHANNELS, 1, height, width), vae.vae_dtype)
+    sizes = {"model": model.model_size(), "VAE": vae.patcher.model_size()}
+    sizes |= {"keys and values": kv_bytes, "decoding": decode_bytes}
+    sizes |= {f"reward {reward.name}": reward.patcher.model_size() for reward in rewards}
+    listed = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in sizes.items())
+    log.info("Stream-T1 needs about %.2f GiB: %s", sum(sizes.values()) / 2**30, listed)
     comfy.model_management.load_models_gpu(
         [model, vae.patcher], memory_required=kv_bytes + decode_bytes
     )
@@ -116,7 +132,10 @@ def _compute_dtype(model: ModelPatcher) -> torch.dtype:
 
 
 def _context_frames(config: StreamConfig) -> int:
-    """Latent frames of K/V alive at once: the past, the past laid out, every candidate's own."""
+    """Latent frames of K/V usually alive at once: the past, laid out again, the candidates' own.
+
+    Beams share most of their past; the bound where they share none is in the core's footprint.py.
+    """
     memory = config.memory
     appended = memory.max_sink_frames - memory.sink_frames if memory.routing else 0
     past = memory.window_frames + appended

@@ -3,7 +3,6 @@
 import comfy.utils
 from comfy.model_management import throw_exception_if_processing_interrupted
 from PIL import Image
-from server import PromptServer
 from torch import Tensor
 
 from ...stream_t1_core.events import ChunkDone, Event, RunDone, StepDone
@@ -28,12 +27,6 @@ class ProgressEvents:
             self.bar.update_absolute(self.done, self.total, _preview(event.frames[-1]))
         elif isinstance(event, RunDone):
             self.bar.update_absolute(self.total, self.total)
-
-
-def show_text(node_id: str, text: str) -> None:
-    """Write ``text`` on the node, in the browser that queued the run."""
-    server = PromptServer.instance
-    server.send_progress_text(text, node_id, server.client_id)
 
 
 def _preview(frame: Tensor) -> tuple[str, Image.Image, int]:

@@ -1,18 +1,34 @@
 """A host VAE in, the core's streaming decoder out; an empty LATENT in, its size out."""
 
+import comfy.model_management
 import torch
 from comfy.sd import VAE
 from torch import Tensor
 
-from ...stream_t1_core.wan_vae import StreamingDecoder
+from ...stream_t1_core.wan_vae import DecoderState, StreamingDecoder
 
 
-def streaming_decoder(vae: VAE) -> StreamingDecoder:
-    """Decoder over the host VAE's own layers; a ``ValueError`` for another VAE family."""
-    try:
-        return StreamingDecoder(vae.first_stage_model, dtype=vae.vae_dtype, device=vae.device)
-    except TypeError as error:
-        raise ValueError(f"vae: {error}") from error
+class HostDecoder:
+    """Streaming decoder over the host VAE's own layers, loaded again where a reward took its place.
+
+    Raises ``ValueError`` for another VAE family.
+    """
+
+    def __init__(self, vae: VAE) -> None:
+        self.patcher = vae.patcher
+        try:
+            self.decoder = StreamingDecoder(
+                vae.first_stage_model, dtype=vae.vae_dtype, device=vae.device
+            )
+        except TypeError as error:
+            raise ValueError(f"vae: {error}") from error
+
+    def decode(
+        self, latents: Tensor, state: DecoderState | None
+    ) -> tuple[Tensor, DecoderState | None]:
+        """See ``scoring.Decoder``."""
+        comfy.model_management.load_models_gpu([self.patcher])
+        return self.decoder.decode(latents, state)
 
 
 def empty_latent_size(latent: dict[str, Tensor]) -> tuple[int, int, int]:

@@ -10,21 +10,28 @@ from devtools.server import PACK_NAME, PACK_ROOT, ComfyServer
 
 SETTINGS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 IDS = {
+    "StreamT1Aesthetic",
     "StreamT1ChunkBeamSampler",
+    "StreamT1ClipScore",
     "StreamT1ColorDrift",
     "StreamT1Doctor",
     "StreamT1Evaluate",
     "StreamT1Flicker",
+    "StreamT1HPSv3",
+    "StreamT1ImageReward",
     "StreamT1LongLiveLoader",
     "StreamT1MemorySink",
     "StreamT1MotionAmount",
     "StreamT1NoisePropagation",
+    "StreamT1PickScore",
     "StreamT1RewardMix",
     "StreamT1RewardPruner",
     "StreamT1SaveReport",
     "StreamT1Sharpness",
+    "StreamT1SubjectConsistency",
     "StreamT1TemporalConsistency",
     "StreamT1TinyModel",
+    "StreamT1VideoAlign",
 }
 
 

@@ -99,6 +99,8 @@ def check_a_reward_that_fails_late_keeps_the_finished_chunks(pack: Pack, output:
         return clips.frames.mean(dim=(1, 2, 3, 4))
 
     inputs = sampler_inputs(pack, fragile)
+    strict = pack.module("stream_t1_core.config").Search(2, 2, strict=True)
+    inputs["pruner"] = pack.module("nodes.sockets").Pruner(strict, None, fragile)
     node = pack.module("nodes.generate").StreamT1ChunkBeamSampler
     with pytest.raises(RuntimeError, match="no more than nine frames"):
         node.execute(**inputs)

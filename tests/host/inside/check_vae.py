@@ -18,7 +18,7 @@ def check_any_split_is_the_hosts_whole_decode(pack: Pack, split: tuple[int, ...]
     vae = host_vae()
     latent = torch.randn(1, 16, 7, 4, 6, generator=torch.Generator().manual_seed(0))
     wan_vae = pack.module("stream_t1_core.wan_vae")
-    decoder = pack.module("nodes.host.vae").streaming_decoder(vae)
+    decoder = pack.module("nodes.host.vae").HostDecoder(vae)
     frames, state = [], None
     for part in latent.split(split, dim=2):
         decoded, state = decoder.decode(part, state)
@@ -48,4 +48,4 @@ def check_another_family_is_refused(pack: Pack) -> None:
     vae = host_vae()
     vae.first_stage_model = TAESD()
     with pytest.raises(ValueError, match="vae: TAESD is not a Wan 2.1 VAE .*connect a Wan 2.1 VAE"):
-        pack.module("nodes.host.vae").streaming_decoder(vae)
+        pack.module("nodes.host.vae").HostDecoder(vae)
