@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from devtools.client import Run, run_prompt
-from devtools.server import ComfyServer, start_server
+from devtools.server import PACK_ROOT, ComfyServer, start_server
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +36,9 @@ def comfyui_path() -> Path:
 @pytest.fixture(scope="session")
 def server(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     folder = tmp_path_factory.mktemp("comfyui")
+    custom_nodes = folder / "base" / "custom_nodes"
+    custom_nodes.mkdir(parents=True)
+    shutil.copy(PACK_ROOT / "examples" / "own_reward.py", custom_nodes)
     server = start_server(sys.executable, comfyui_path, folder / "base", folder / "server.log")
     yield server
     server.stop()
