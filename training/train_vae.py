@@ -30,6 +30,7 @@ from stream_t1_core.wan_vae import (
     walk_decoder,
 )
 from training import clips
+from training.muon import orthogonal
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = ROOT / "tiny_model" / "wan_tiny_vae.safetensors"
@@ -142,17 +143,7 @@ class Muon(torch.optim.Optimizer):
                 average.lerp_(weight.grad, 1 - group["momentum"])
                 ahead = weight.grad.lerp(average, group["momentum"]).flatten(1)
                 size = 0.2 * math.sqrt(max(ahead.shape))
-                weight.sub_(orthogonalised(ahead).view_as(weight), alpha=group["lr"] * size)
-
-
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """About U V^T of the matrix's singular value decomposition, by five Newton-Schulz steps."""
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x / (x.norm() + 1e-7)
-    for _ in range(5):
-        square = x @ x.T
-        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+                weight.sub_(orthogonal(ahead[None]).view_as(weight), alpha=group["lr"] * size)
 
 
 def train(vae: WanVAE, phase: Phase, first_clip: int) -> Iterator[float]:
