@@ -41,7 +41,7 @@ def small(frames: int = 9, steps: int = 1, **sampler: object) -> Prompt:
     return prompt
 
 
-def changed(prompt: Prompt, class_type: str, **inputs: object) -> Prompt:
+def changed(prompt: Prompt, class_type: str, /, **inputs: object) -> Prompt:
     """A copy with some inputs of one node set; None unplugs one."""
     prompt = copy.deepcopy(prompt)
     kept = prompt[id_of(prompt, class_type)]["inputs"]
