@@ -1,10 +1,11 @@
 """Makes workflows/*.json and their pictures from workflows/api/*.json, in the editor itself.
 
-    python -m devtools.build_workflows URL
+    python -m devtools.build_workflows URL [NAME ...]
 
-URL is a running ComfyUI with this pack. The API files are written by hand; the editor turns them
-into graphs (`app.loadApiJson`), this script puts the nodes into columns, adds a note, and takes
-the picture. Workflows of the tiny model are run first, so that their picture shows a result.
+URL is a running ComfyUI with this pack; without names, all are made. The API files are written by
+hand; the editor turns them into graphs (`app.loadApiJson`), this script puts the nodes into
+columns, adds a note, and takes the picture. Workflows of the tiny model are run first, so that
+their picture shows a result.
 Needs Playwright and a Chromium on the PATH.
 """
 
@@ -61,7 +62,7 @@ class Layout:
 
 LAYOUTS = {
     "quickstart": Layout(
-        ((1, 2, 3), (6, 7, 8, 9, 10), (11, 12), (4, 13, 5), (14,), (15, 16, 17)),
+        ((20, 3), (1, 2), (7, 8, 9, 10), (6, 12), (4, 13, 5), (14,), (15, 16, 17)),
         "## Quickstart\n\nThe small model that ships with the pack: no download, any CPU. Press "
         "**Run**.\n\nFour candidates a chunk, two survive. Unplug a unit from the sampler and it "
         "is off. Every candidate's seed and scores are in the report.\n\nThe model knows one "
@@ -79,6 +80,14 @@ LAYOUTS = {
         "## LongLive with Stream-T1\n\nAll three units. Four candidates a chunk cost about four "
         "times the plain run; unplug a unit from the sampler and it is off.\n\n" + FILES_NOTE,
         note_height=350,
+    ),
+    "longlive_learned_rewards": Layout(
+        ((1, 2, 3), (20, 12, 13, 14), (4, 5), (10, 19, 11), (6,), (7, 8, 9)),
+        "## LongLive with the paper's rewards\n\nHPSv3 judges each chunk's frames, VideoAlign the "
+        "last ten chunks as a video. To judge by PickScore instead, move its wire to the Reward "
+        "Pruner's `short_reward`.\n\nThe rewards' files go to folders in `models/stream_t1`: see "
+        "their help pages, or run the Doctor node.\n\n" + FILES_NOTE,
+        note_height=420,
     ),
     "ablation": Layout(
         (
@@ -106,8 +115,10 @@ ARRANGE = """([columns, note, noteHeight]) => {
       const [leastWidth, leastHeight] = node.computeSize();
       const size = {
         CLIPTextEncode: [340, 170],
+        PrimitiveStringMultiline: [340, 170],
         SaveVideo: [330, 450],
-        StreamT1ChunkBeamSampler: [320, leastHeight + 160],
+        StreamT1ChunkBeamSampler: [320, leastHeight + 230],
+        StreamT1SaveReport: [250, leastHeight + 50],
       }[node.type] ?? [Math.max(leastWidth, 250), leastHeight];
       node.setSize(size);
       for (const widget of node.widgets ?? [])
@@ -154,7 +165,7 @@ HIDE = """.side-tool-bar-container, .p-toast, .minimap-main-container, .graph-ca
 { display: none !important }"""
 
 
-def main(url: str) -> None:
+def main(url: str, *names: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"),
@@ -162,10 +173,12 @@ def main(url: str) -> None:
         )
         page = browser.new_page(viewport=VIEW)
         page.set_default_timeout(PAGE_TIMEOUT_MS)
-        for name, layout in LAYOUTS.items():
+        # else the editor opens its template browser on a first visit
+        page.request.post(f"{url}/settings/Comfy.TutorialCompleted", data=True)
+        for name in names or LAYOUTS:
             page.goto(url)  # anew: the editor keeps results by node id, across workflows
             page.wait_for_function(READY)
-            build(page, name, layout)
+            build(page, name, LAYOUTS[name])
             print(f"{name}: done", flush=True)
         browser.close()
 
@@ -199,4 +212,4 @@ def take_picture(page: Page, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -24,8 +24,15 @@ from . import footprint
 from .causal_wan import CausalWan
 from .config import Memory, Schedule, Search, StreamConfig
 from .generate import Tools, generate
-from .rewards.catalogue import LONGLIVE, REWARDS, REWARDS_FOLDER, KnownFile, KnownReward
-from .rewards.sharpness import Sharpness
+from .rewards.catalogue import (
+    LONGLIVE,
+    REWARDS,
+    REWARDS_FOLDER,
+    KnownFile,
+    KnownReward,
+    known_reward,
+)
+from .rewards.clip import ClipScore
 from .scoring import Critic
 from .tiny import TEXT_FILE, TRANSFORMER_FILE, VAE_FILE, load_tiny
 from .wan_vae import StreamingDecoder
@@ -41,6 +48,7 @@ FOLDERS = {
     "text_encoders": ("text_encoders", "clip"),
     "vae": ("vae",),
 }
+TINY_CLIP = "clip_tiny"  # inside the tiny model's folder
 OK, ABSENT, WRONG = "ok", "--", "!!"  # as it should be; not there and optional; to be put right
 GIB = 2**30
 NO_FOLDER = "(no folder given: use --models)"
@@ -190,24 +198,30 @@ def _of(free: int | None, total: int | None) -> str:
 
 
 def _tiny_files(folder: Path) -> Finding:
-    names = (TRANSFORMER_FILE, VAE_FILE, TEXT_FILE)
-    missing = [name for name in names if not (folder / name).is_file()]
+    wanted = [folder / name for name in (TRANSFORMER_FILE, VAE_FILE, TEXT_FILE)]
+    missing = [path for path in wanted if not path.is_file()]
+    clip = folder / TINY_CLIP
+    missing += [clip / f.names[0] for f in known_reward("clip_score").files if not f.find(clip)]
     if missing:
-        looked = tuple(f"looked at {folder / name}" for name in missing)
+        looked = tuple(f"looked at {path}" for path in dict.fromkeys(missing))
         return Finding(WRONG, "tiny model: files missing; restore them from the repository", looked)
-    return Finding(OK, f"tiny model: {len(names)} files in {folder}")
+    return Finding(OK, f"tiny model: all files in {folder}")
 
 
 def _one_chunk(folder: Path) -> Finding:
-    """Make and score one chunk of 32 x 32 pixels with the tiny model, on the CPU."""
+    """Make a chunk of 32 x 32 pixels with the tiny model on the CPU, scored by the tiny CLIP."""
+    prompt = "a red circle moving left"
+    config = StreamConfig(
+        latent_frames=3, schedule=Schedule.evenly(1), search=Search(1, 2, strict=True)
+    )
     started = time.perf_counter()
     try:
         tiny = load_tiny(folder)
         model = CausalWan(tiny.backbone)
-        config = StreamConfig(latent_frames=3, schedule=Schedule.evenly(1), search=Search(1, 2))
+        short = ClipScore.from_folder(folder / TINY_CLIP)
+        critic = Critic(StreamingDecoder(tiny.vae), short, prompt=prompt)
         with torch.inference_mode():
-            text = model.encode_text(tiny.encode_prompt("a red circle moving left"))
-            critic = Critic(StreamingDecoder(tiny.vae), short=Sharpness())
+            text = model.encode_text(tiny.encode_prompt(prompt))
             video = generate(Tools(model, text, critic), config, latent_hw=(4, 4))
     except Exception as error:  # whatever is wrong here is what the report is for
         return Finding(WRONG, f"tiny model: no video: {type(error).__name__}: {error}")

@@ -1,0 +1,42 @@
+"""Rewards with weights and the host's folder paths and memory management."""
+
+from pathlib import Path
+
+import comfy.model_management
+import folder_paths
+import pytest
+import torch
+from boot import Pack
+
+TINY_CLIP = Path(__file__).parents[3] / "tiny_model" / "clip_tiny"
+
+
+def check_the_host_loads_a_rewards_weights_when_it_is_asked(pack: Pack) -> None:
+    host, clip = pack.module("nodes.host.rewards"), pack.module("stream_t1_core.rewards.clip")
+    base = pack.module("stream_t1_core.rewards.base")
+    hosted = host.HostedReward(clip.ClipScore.from_folder(TINY_CLIP), "default")
+    frames = torch.rand(3, 5, 64, 64, 3)
+    clips = base.Clips(frames, frames, "a red circle", 16.0)
+    comfy.model_management.unload_all_models()
+    scores = hosted(clips)
+    assert hosted.patcher in [x.model for x in comfy.model_management.current_loaded_models]
+    assert torch.equal(scores, clip.ClipScore.from_folder(TINY_CLIP)(clips))
+    assert hosted.needs.prompt and not hosted.needs.video
+    weights = sum(p.nbytes for p in hosted.reward.module.parameters())
+    assert hosted.patcher.model_size() >= weights
+
+
+def check_extra_model_paths_are_looked_at_too(pack: Pack, tmp_path: Path) -> None:
+    host = pack.module("nodes.host.rewards")
+    (tmp_path / "elsewhere" / "my_clip").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="'my_clip' is not there"):
+        host.find("my_clip", "somewhere")
+    folder_paths.add_model_folder_path("stream_t1", str(tmp_path / "elsewhere"))
+    assert host.find("my_clip", "somewhere") == tmp_path / "elsewhere" / "my_clip"
+    assert host.choices("usual")[0] == "usual" and "my_clip" in host.choices("usual")
+
+
+def check_the_number_format_follows_the_device(pack: Pack) -> None:
+    host = pack.module("nodes.host.rewards")
+    assert host.dtype_of("default", "cpu") == torch.float32
+    assert host.dtype_of("float16", "cpu") == torch.float16
