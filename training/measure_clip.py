@@ -62,19 +62,27 @@ class Row:
     shape: bool = False
 
 
-def drawn_cases(index: int) -> list[Case]:
-    """First chunks of evaluation clip `index`: as it should be, with one thing wrong, spoiled."""
+def right_case(index: int) -> Case:
+    """First chunk of evaluation clip `index`, near the middle or anywhere, as it should be."""
     _, caption = evaluation_pair(index)
     spread = clips.ANYWHERE if index % 2 else NEAR
     scene = clips.sample_scene(clips.evaluation_seed(index), spread)
+    return Case("right", scene, caption, clips.draw(scene, oracle.FIRST_CHUNK))
+
+
+def drawn_cases(index: int) -> list[Case]:
+    """The same as it should be, with one thing wrong, and spoiled."""
+    right = right_case(index)
     rng = random.Random(f"clip evaluation {index}")
-    shown = {"right": scene}
+    cases = [right]
     for attribute in VALUES:
-        value = other_value(attribute, getattr(scene, attribute), rng)
-        shown[f"wrong {attribute}"] = replace(scene, **{attribute: value})
-    drawn = {kind: clips.draw(wrong, oracle.FIRST_CHUNK) for kind, wrong in shown.items()}
-    spoiled = {kind: _spoiled(scene, index, amounts) for kind, amounts in SPOILED.items()}
-    return [Case(kind, scene, caption, frames) for kind, frames in (drawn | spoiled).items()]
+        value = other_value(attribute, getattr(right.scene, attribute), rng)
+        wrong = replace(right.scene, **{attribute: value})
+        frames = clips.draw(wrong, oracle.FIRST_CHUNK)
+        cases.append(replace(right, kind=f"wrong {attribute}", frames=frames))
+    for kind, amounts in SPOILED.items():
+        cases.append(replace(right, kind=kind, frames=_spoiled(right.scene, index, amounts)))
+    return cases
 
 
 def _spoiled(scene: clips.Scene, index: int, amounts: dict[str, float]) -> Tensor:
@@ -117,7 +125,7 @@ def words(reward: ClipScore, count: int) -> dict[str, object]:
     gaps: dict[str, list[float]] = {attribute: [] for attribute in VALUES}
     for index in range(count):
         rng = random.Random(f"words {index}")
-        right = drawn_cases(index)[0]
+        right = right_case(index)
         for attribute in VALUES:
             _, wrong = one_word_wrong(right.scene, right.caption, attribute, rng)
             scores = [score(reward, [right.frames], text)[0] for text in (right.caption, wrong)]
