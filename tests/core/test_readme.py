@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands: its Python example, and the own reward in examples/."""
+"""What the README shows runs as it stands: its Python example, and the own reward in samples/."""
 
 import re
 import runpy
@@ -24,7 +24,7 @@ def test_library_example_runs(
 
 
 def test_own_reward_is_the_one_shown_and_prefers_red() -> None:
-    example = ROOT / "examples" / "own_reward.py"
+    example = ROOT / "samples" / "own_reward.py"
     readme = (ROOT / "README.md").read_text()
     body = example.read_text().split("class Redness:")[1].split("class RednessNode")[0]
     for line in filter(None, map(str.strip, body.splitlines())):

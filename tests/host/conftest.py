@@ -38,7 +38,7 @@ def server(comfyui_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     folder = tmp_path_factory.mktemp("comfyui")
     custom_nodes = folder / "base" / "custom_nodes"
     custom_nodes.mkdir(parents=True)
-    shutil.copy(PACK_ROOT / "examples" / "own_reward.py", custom_nodes)
+    shutil.copy(PACK_ROOT / "samples" / "own_reward.py", custom_nodes)
     server = start_server(sys.executable, comfyui_path, folder / "base", folder / "server.log")
     yield server
     server.stop()

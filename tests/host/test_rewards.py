@@ -88,7 +88,7 @@ def test_a_reward_that_reads_the_prompt_is_refused_without_one(run: RunPrompt) -
 
 
 def test_another_packs_reward_is_one_wire_away(run: RunPrompt, server: ComfyServer) -> None:
-    """examples/own_reward.py lies in custom_nodes as it is."""
+    """samples/own_reward.py lies in custom_nodes as it is."""
     node = {"class_type": "RednessReward", "inputs": {}}
     assert run(with_short_reward(node, "redness", 305)).error is None
     (events,) = reports(server.output / "redness")
