@@ -16,6 +16,7 @@ from ..stream_t1_core.generate import Tools, Video, finish, stream
 from ..stream_t1_core.report import Report
 from ..stream_t1_core.scoring import Critic
 from ..stream_t1_core.state import StreamState
+from .host.live import LiveRun, runs
 from .host.model import causal_model, load, prompt_rows
 from .host.progress import ProgressEvents
 from .host.rescue import save_partial
@@ -124,6 +125,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                     )
                 ),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             outputs=[
                 io.Latent.Output("best_latent", display_name="latent"),
                 io.Image.Output("frames", display_name="images"),
@@ -169,19 +171,34 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
         )
         load(model, vae, config, tuple(latent_hw), list(pruner.hosted()) if pruner else [])
         tools = Tools(causal, causal.encode_text(rows), critic)
-        video, report = _run(tools, config, tuple(latent_hw), model)
+        report = Report()
+        live = runs.start(str(cls.hidden.unique_id), _workflow(cls.hidden.extra_pnginfo), report)
+        video = _run(tools, config, tuple(latent_hw), model, report, live)
         samples = model.model.latent_format.process_out(video.latent)
         return io.NodeOutput({"samples": samples}, video.frames, str(report))
 
 
+def _workflow(extra_pnginfo: object) -> str | None:
+    """The id of the workflow that was open when the prompt was queued, if a browser queued it."""
+    workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, dict) else None
+    name = workflow.get("id") if isinstance(workflow, dict) else None
+    return name if isinstance(name, str) else None
+
+
 def _run(
-    tools: Tools, config: StreamConfig, latent_hw: tuple[int, int], model: ModelPatcher
-) -> tuple[Video, Report]:
+    tools: Tools,
+    config: StreamConfig,
+    latent_hw: tuple[int, int],
+    model: ModelPatcher,
+    report: Report,
+    live: LiveRun,
+) -> Video:
     """The stream to its end; what was finished is saved if it does not get there."""
-    report, progress = Report(), ProgressEvents(config.denoiser_calls)
+    progress = ProgressEvents(config.denoiser_calls)
 
     def emit(event: Event) -> None:
         report(event)
+        live(event)
         progress(event)
         if isinstance(event, StepDone):  # a reward may have taken the model's place
             load_models_gpu([model])
@@ -190,9 +207,10 @@ def _run(
     try:
         for done in stream(tools, config, latent_hw, emit):
             state = done
-        return finish(state, tools, config, emit), report
+        return finish(state, tools, config, emit)
     except BaseException as error:  # on newer hosts the interrupt is not an Exception
         report.stop(f"{type(error).__name__}: {error}")
+        live.tell()
         _rescue(state, report, model.model.latent_format)
         raise
 

@@ -1,7 +1,7 @@
 """What a run tells while it runs: small records handed to ``emit``.
 
-``StepDone`` only moves a progress bar. The others, written one JSON object a line, are the report:
-see ``report.py`` for the schema.
+``StepDone`` moves a progress bar and ``CandidatesMade`` has pictures to show. The others, written
+one JSON object a line, are the report: see ``report.py`` for the schema.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from torch import Tensor
 @dataclass(frozen=True)
 class RunStarted:
     settings: dict[str, Any]
+    prompt: str  # the text that rewards read; empty without one
     chunks: int
     denoiser_calls: int
 
@@ -23,6 +24,14 @@ class StepDone:
     """``done`` of ``denoiser_calls`` calls are made. Sent before each call; may raise to cancel."""
 
     done: int
+
+
+@dataclass(frozen=True, eq=False)
+class CandidatesMade:
+    """Frames of a chunk's candidates, in the order tried; sent before the pruned are forgotten."""
+
+    chunk: int
+    frames: tuple[Tensor | None, ...] = field(repr=False)  # [T, H, W, 3] each; None: not decoded
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,6 @@ class ChunkDone:
     seconds: dict[str, float]
     kv_bytes: int
     left_out: dict[str, str] = field(default_factory=dict)  # rewards that failed, and how
-    frames: Tensor | None = field(repr=False, default=None)  # best beam's [T, H, W, 3]; no report
 
 
 @dataclass(frozen=True)
@@ -59,5 +67,5 @@ class RunDone:
     routes: tuple[str | None, ...]
 
 
-Event = RunStarted | StepDone | ChunkDone | RunDone
+Event = RunStarted | StepDone | CandidatesMade | ChunkDone | RunDone
 Emit = Callable[[Event], None]

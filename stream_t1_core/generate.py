@@ -22,7 +22,15 @@ from .batching import in_batches
 from .causal_wan import CausalWan, Text
 from .config import StreamConfig
 from .denoise import FlowFunction, denoise
-from .events import CandidateReport, ChunkDone, Emit, RunDone, RunStarted, StepDone
+from .events import (
+    CandidateReport,
+    CandidatesMade,
+    ChunkDone,
+    Emit,
+    RunDone,
+    RunStarted,
+    StepDone,
+)
 from .kv import Past, Route, live_bytes
 from .rewards.mix import prompt_readers
 from .scoring import Critic
@@ -62,7 +70,8 @@ def stream(
 ) -> Iterator[StreamState]:
     """Make a video and hand out the state after every chunk. Stop asking to stop early."""
     check(tools, config, latent_hw)
-    emit(RunStarted(asdict(config), config.chunks, config.denoiser_calls))
+    prompt = tools.critic.prompt
+    emit(RunStarted(asdict(config), prompt, config.chunks, config.denoiser_calls))
     state = StreamState()
     for _ in range(config.chunks):
         state = run_chunk(state, tools, config, latent_hw, emit)
@@ -90,6 +99,7 @@ def run_chunk(
     with _timed(seconds, "score"):
         scored = scoring.score(candidates, state.chunk, tools.critic, config, state.seen)
         candidates = [add_route(c, config) for c in scored.candidates]
+    emit(CandidatesMade(state.chunk, tuple(c.frames for c in candidates)))
     kept = prune(candidates, state.chunk, config)
     reports = tuple(_report(c, kept, i) for i, c in enumerate(candidates))
     survivors = [candidates[i] for i in kept]
@@ -102,8 +112,7 @@ def run_chunk(
         beams = commit(survivors, state.chunk, tools, config, before_call)
     kv_bytes = live_bytes(chunk for beam in beams for chunk in beam.kv)
     sink_counts = tuple(len(beam.sinks) for beam in beams)
-    frames = survivors[0].frames
-    emit(ChunkDone(state.chunk, reports, sink_counts, seconds, kv_bytes, left_out, frames))
+    emit(ChunkDone(state.chunk, reports, sink_counts, seconds, kv_bytes, left_out))
     return StreamState(state.chunk + 1, beams, seen)
 
 

@@ -2,8 +2,9 @@
 
 Schema, version 1. Every line is an object with ``event``; numbers that are not finite are null.
 
-- ``run_started``: ``version``, ``settings`` (the run's whole configuration), ``chunks``,
-  ``denoiser_calls`` (planned, one per candidate and step, context passes included)
+- ``run_started``: ``version``, ``settings`` (the run's whole configuration), ``prompt`` (the text
+  that rewards read; empty without one), ``chunks``, ``denoiser_calls`` (planned, one per candidate
+  and step, context passes included)
 - ``chunk_done``: ``chunk`` (from 0); ``candidates`` in the order tried, each with ``parent`` (rank
   of its parent beam), ``seed``, ``short``, ``long``, ``fused``, ``parts`` (single rewards by name),
   ``route`` (taken when the chunk leaves the window: drop, blend, append; null for chunk 0),
@@ -21,26 +22,26 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from .events import CandidateReport, ChunkDone, Event, RunDone, RunStarted, StepDone
+from .events import CandidateReport, ChunkDone, Event, RunDone, RunStarted
 
 VERSION = 1
 
 
 class Report:
-    """Collects events as lines; hand it to ``generate`` as (part of) ``emit``."""
+    """Collects events as records; hand it to ``generate`` as (part of) ``emit``."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.records: list[dict[str, Any]] = []
 
     def __call__(self, event: Event) -> None:
-        if not isinstance(event, StepDone):
-            self.lines.append(_line(_record(event)))
+        if isinstance(event, RunStarted | ChunkDone | RunDone):
+            self.records.append(_finite(_record(event)))
 
     def stop(self, reason: str) -> None:
-        self.lines.append(_line({"event": "run_stopped", "reason": reason}))
+        self.records.append({"event": "run_stopped", "reason": reason})
 
     def __str__(self) -> str:
-        return "".join(line + "\n" for line in self.lines)
+        return "".join(json.dumps(record, allow_nan=False) + "\n" for record in self.records)
 
 
 def _record(event: RunStarted | ChunkDone | RunDone) -> dict[str, Any]:
@@ -61,10 +62,6 @@ def _record(event: RunStarted | ChunkDone | RunDone) -> dict[str, Any]:
 
 def _candidate(candidate: CandidateReport) -> dict[str, Any]:
     return {**asdict(candidate), "kept": candidate.rank is not None}
-
-
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(_finite(record), allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

@@ -5,7 +5,7 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from PIL import Image
 from torch import Tensor
 
-from ...stream_t1_core.events import ChunkDone, Event, RunDone, StepDone
+from ...stream_t1_core.events import CandidatesMade, ChunkDone, Event, RunDone, StepDone
 
 PREVIEW_PIXELS = 384
 
@@ -17,14 +17,20 @@ class ProgressEvents:
         self.total = denoiser_calls
         self.done = 0
         self.bar = comfy.utils.ProgressBar(denoiser_calls)
+        self.last_frames: list[Tensor | None] = []  # of the newest candidates
 
     def __call__(self, event: Event) -> None:
         throw_exception_if_processing_interrupted()
         if isinstance(event, StepDone):
             self.done = event.done
             self.bar.update_absolute(self.done, self.total)
-        elif isinstance(event, ChunkDone) and event.frames is not None:
-            self.bar.update_absolute(self.done, self.total, _preview(event.frames[-1]))
+        elif isinstance(event, CandidatesMade):
+            self.last_frames = [None if f is None else f[-1].clone() for f in event.frames]
+        elif isinstance(event, ChunkDone):
+            best = [c.rank for c in event.candidates].index(0)
+            if self.last_frames[best] is not None:
+                preview = _preview(self.last_frames[best])
+                self.bar.update_absolute(self.done, self.total, preview)
         elif isinstance(event, RunDone):
             self.bar.update_absolute(self.total, self.total)
 

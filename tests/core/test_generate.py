@@ -20,7 +20,7 @@ from stream_t1_core.config import (
     Search,
     StreamConfig,
 )
-from stream_t1_core.events import ChunkDone, RunDone, RunStarted, StepDone
+from stream_t1_core.events import CandidatesMade, ChunkDone, RunDone, RunStarted, StepDone
 from stream_t1_core.generate import check, finish, generate, stream
 from stream_t1_core.kv import Route, live_bytes
 from stream_t1_core.rewards.base import Clips, Needs
@@ -215,8 +215,8 @@ def test_isolated_decoding_scores_chunks_alone_but_delivers_a_continuous_video()
     events = []
     config = search_config(latent_frames=9, isolated=True)
     video = generate(search_tools(), config, LATENT_HW, events.append)
-    chunks = [event for event in events if isinstance(event, ChunkDone)]
-    assert [len(event.frames) for event in chunks] == [9, 9, 9]
+    made = [event for event in events if isinstance(event, CandidatesMade)]
+    assert [[len(frames) for frames in event.frames] for event in made] == [[9] * 4] * 3
     assert video.frames.shape[0] == 33
     whole, _ = search_tools().critic.decoder.decode(video.latent, None)
     torch.testing.assert_close(video.frames, whole[0])

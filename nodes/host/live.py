@@ -1,0 +1,148 @@
+"""Runs that a browser can watch: the report so far, and a filmstrip of every candidate.
+
+A run is told as it goes, in messages named ``stream_t1.run``; who comes later, or reloads, asks the
+routes. All of it is kept in memory and bounded: the oldest runs are forgotten. It knows the server
+and the report's records, not what is in them.
+
+A message: ``run`` (its id), ``node`` (``12:7`` inside a subgraph), ``workflow`` (id, or null for a
+prompt posted without one), ``seq`` (from 0), ``record`` (one line of the report) and, with a chunk,
+``strips`` (pictures in each candidate's filmstrip, 0: none).
+
+- ``GET /stream_t1/runs?workflow=ID``: a list of ``run``, ``node``, ``workflow``, ``started`` (Unix
+  seconds), ``state`` (running, done, stopped), oldest first
+- ``GET /stream_t1/runs/RUN``: ``run``, ``node``, ``workflow`` and all its ``messages``
+- ``GET /stream_t1/runs/RUN/CHUNK/CANDIDATE.jpg``: a filmstrip
+"""
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from server import PromptServer
+
+from ...stream_t1_core.events import CandidatesMade, Event
+from ...stream_t1_core.report import Report
+from .filmstrips import Filmstrip, filmstrips
+
+MESSAGE = "stream_t1.run"
+MOST_RUNS = 32
+MOST_BYTES = 128 * 1024 * 1024  # of filmstrips, the newest run's not counted
+STATES = {"run_done": "done", "run_stopped": "stopped"}
+
+
+@dataclass(eq=False)
+class LiveRun:
+    """One run, told while it runs. Callable for ``emit``, after ``report``."""
+
+    node: str
+    workflow: str | None
+    report: Report = field(repr=False)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started: float = field(default_factory=time.time)
+    messages: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    strips: list[list[Filmstrip | None]] = field(default_factory=list, repr=False)  # by chunk
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, CandidatesMade):
+            self.strips.append(filmstrips(event.frames))
+        self.tell()
+
+    def tell(self) -> None:
+        """Send what the report has that was not sent yet, to every open browser."""
+        for seq in range(len(self.messages), len(self.report.records)):
+            record = self.report.records[seq]
+            message = {**self.identity, "seq": seq, "record": record}
+            if record["event"] == "chunk_done":
+                chunk = self.strips[record["chunk"]]
+                message["strips"] = [strip.pictures if strip else 0 for strip in chunk]
+            self.messages.append(message)
+            PromptServer.instance.send_sync(MESSAGE, message)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"run": self.id, "node": self.node, "workflow": self.workflow}
+
+    @property
+    def state(self) -> str:
+        last = self.messages[-1]["record"]["event"] if self.messages else None
+        return STATES.get(last, "running")
+
+    @property
+    def strip_bytes(self) -> int:
+        return sum(len(strip.jpeg) for chunk in self.strips for strip in chunk if strip)
+
+
+class LiveRuns:
+    """The latest runs, oldest first."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, LiveRun] = {}
+
+    def __iter__(self) -> Iterator[LiveRun]:
+        return iter(list(self._runs.values()))  # a copy: the server's thread reads, a run adds
+
+    def get(self, run_id: str) -> LiveRun | None:
+        return self._runs.get(run_id)
+
+    def start(self, node: str, workflow: str | None, report: Report) -> LiveRun:
+        """A new run; the oldest are forgotten to make room."""
+        earlier = list(self)
+        while len(earlier) >= MOST_RUNS or sum(r.strip_bytes for r in earlier) > MOST_BYTES:
+            self._runs.pop(earlier.pop(0).id, None)
+        run = LiveRun(node, workflow, report)
+        self._runs[run.id] = run
+        return run
+
+    def filmstrips(self, report: str) -> dict[tuple[int, int], Filmstrip]:
+        """By (chunk, candidate), those of the run that made this report; none if forgotten."""
+        for run in self:
+            if str(run.report) == report:
+                return {
+                    (i, j): strip
+                    for i, chunk in enumerate(run.strips)
+                    for j, strip in enumerate(chunk)
+                    if strip
+                }
+        return {}
+
+
+runs = LiveRuns()
+
+
+def add_routes() -> None:
+    """Make the runs reachable over HTTP."""
+    routes = PromptServer.instance.routes
+
+    @routes.get("/stream_t1/runs")
+    async def list_runs(request: web.Request) -> web.Response:
+        workflow = request.query.get("workflow")
+        some = [run for run in runs if workflow in (None, run.workflow)]
+        return web.json_response(
+            [{**run.identity, "started": run.started, "state": run.state} for run in some]
+        )
+
+    @routes.get("/stream_t1/runs/{run}")
+    async def one_run(request: web.Request) -> web.Response:
+        run = _asked_for(request)
+        return web.json_response({**run.identity, "messages": list(run.messages)})
+
+    @routes.get(r"/stream_t1/runs/{run}/{chunk:\d+}/{candidate:\d+}.jpg")
+    async def filmstrip(request: web.Request) -> web.Response:
+        run = _asked_for(request)
+        chunk, candidate = (int(request.match_info[name]) for name in ("chunk", "candidate"))
+        strips = run.strips[chunk] if chunk < len(run.strips) else []
+        strip = strips[candidate] if candidate < len(strips) else None
+        if strip is None:
+            raise web.HTTPNotFound(text="no filmstrip of this candidate")
+        headers = {"Cache-Control": "private, max-age=86400, immutable"}
+        return web.Response(body=strip.jpeg, content_type="image/jpeg", headers=headers)
+
+
+def _asked_for(request: web.Request) -> LiveRun:
+    run = runs.get(request.match_info["run"])
+    if run is None:
+        raise web.HTTPNotFound(text="this run is not remembered any more")
+    return run
