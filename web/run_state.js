@@ -1,0 +1,569 @@
+// What is known of one run: messages in, a picture of the search out, and sentences about it.
+// Pure: nothing is changed in place, nothing is drawn or fetched, and importing it does nothing.
+// It knows the report's schema (stream_t1_core/report.py) and not where messages come from.
+// Chunks and candidates count from 0 here and from 1 in every text.
+
+const REPORT_VERSION = 1;
+const MOST_CHUNKS = 100_000; // a report that promises more is not one
+const SCORES = ["fused", "short", "long"];
+const MIN_WEAKEST = 3; // chunks needed before one is called the weakest
+
+export function emptyRun() {
+  return {
+    id: null,
+    node: null,
+    workflow: null,
+    seq: -1, // of the latest message applied
+    gap: false, // a message is missing: fetch the whole run
+    started: null, // records of the report
+    chunks: [], // {record, strips} by chunk; null where its message is missing
+    done: null,
+    stopped: null,
+  };
+}
+
+// The run after one more message. Chunks that did not change are shared with the old run.
+export function applyMessage(run, message) {
+  const before = run.id === message.run ? run : { ...emptyRun(), id: message.run };
+  if (message.seq <= before.seq) return run;
+  const { node = null, workflow = null, seq } = message;
+  const gap = before.gap || seq !== before.seq + 1;
+  return withRecord({ ...before, node, workflow, seq, gap }, message.record, message.strips);
+}
+
+function withRecord(run, record, strips) {
+  switch (record.event) {
+    case "run_started":
+      return { ...run, started: record };
+    case "chunk_done": {
+      const chunks = run.chunks.slice();
+      while (chunks.length < record.chunk) chunks.push(null);
+      chunks[record.chunk] = { record, strips: strips ?? [] };
+      return { ...run, chunks };
+    }
+    case "run_done":
+      return { ...run, done: record };
+    case "run_stopped":
+      return { ...run, stopped: record };
+    default:
+      return run; // a later version's event
+  }
+}
+
+// A run from a report file's text, JSON lines. Throws an Error that names the line.
+export function runFromReport(text) {
+  const lines = text.split("\n");
+  let run = { ...emptyRun(), id: "report" };
+  for (const [index, line] of lines.entries()) {
+    if (!line.trim()) continue;
+    let record;
+    try {
+      record = JSON.parse(line);
+    } catch (error) {
+      throw new Error(`line ${index + 1} of the report is not JSON (${error.message})`);
+    }
+    const wrong = wrongWith(record, run);
+    if (wrong) throw new Error(`line ${index + 1} of the report: ${wrong}`);
+    run = { ...withRecord(run, record), seq: run.seq + 1 };
+  }
+  if (!run.started) throw new Error("line 1 of the report is missing: the file is empty");
+  return run;
+}
+
+// What keeps a line from being part of a report of ours; null if nothing does.
+function wrongWith(record, run) {
+  if (!isObject(record) || typeof record.event !== "string") {
+    return 'an object with "event" is expected; open a report that the sampler wrote';
+  }
+  if (!run.started) return wrongStart(record);
+  if (record.event === "chunk_done") return wrongChunk(record, run.started.chunks);
+  if (record.event !== "run_done") return null;
+  const { best_beam, final_scores } = record;
+  if (!Number.isInteger(best_beam)) return "run_done needs the number best_beam";
+  return isList(final_scores, isScore) ? null : "run_done needs the list final_scores";
+}
+
+function wrongStart({ event, version, chunks }) {
+  if (event !== "run_started") return `run_started is expected first, not ${event}`;
+  if (version !== REPORT_VERSION) {
+    return `version ${version}; this panel reads version ${REPORT_VERSION}`;
+  }
+  const planned = Number.isInteger(chunks) && chunks > 0 && chunks <= MOST_CHUNKS;
+  return planned ? null : `chunks is ${chunks}; 1 to ${MOST_CHUNKS} is allowed`;
+}
+
+function wrongChunk({ chunk, candidates, sinks, seconds, kv_bytes, left_out }, planned) {
+  if (!Number.isInteger(chunk) || chunk < 0 || chunk >= planned) {
+    return `chunk is ${chunk}; 0 to ${planned - 1} is allowed`;
+  }
+  if (!isList(candidates, isCandidate) || !candidates.length) {
+    return "chunk_done needs candidates with parent, seed, short, long, fused and rank";
+  }
+  if (!candidates.some(({ rank }) => rank === 0)) return "no candidate has rank 0";
+  if (!isList(sinks, Number.isFinite)) return "chunk_done needs the list sinks";
+  if (!isObject(seconds) || !Object.values(seconds).every(isScore)) {
+    return "chunk_done needs seconds by phase";
+  }
+  if (!Number.isFinite(kv_bytes)) return "chunk_done needs the number kv_bytes";
+  return left_out === undefined || isObject(left_out) ? null : "left_out is not an object";
+}
+
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+const isList = (value, isItem) => Array.isArray(value) && value.every(isItem);
+const isScore = (value) => value === null || Number.isFinite(value);
+
+function isCandidate(value) {
+  return (
+    isObject(value) &&
+    Number.isInteger(value.parent) &&
+    Number.isFinite(value.seed) &&
+    SCORES.every((name) => isScore(value[name])) &&
+    isObject(value.parts) &&
+    Object.values(value.parts).every(isScore) &&
+    (value.rank === null || Number.isInteger(value.rank))
+  );
+}
+
+// Everything that drawing needs. Cells stand by chunk and candidate; `parent` of a cell is the
+// candidate it continues in the chunk before. `path` is the final path, and before the end the one
+// that leads.
+export function viewOf(run) {
+  const chunks = run.chunks.map((entry, chunk) => entry && chunkOf(entry, chunk));
+  chunks.forEach((chunk, index) => linkToParents(chunk, chunks[index - 1]));
+  const ended = run.done ? "done" : run.stopped ? "stopped" : null;
+  const path = markPaths(chunks, run.done?.best_beam ?? 0);
+  markRoutes(chunks, path, run.started?.settings);
+  const planned = Math.max(run.started?.chunks ?? 0, chunks.length);
+  const view = {
+    id: run.id,
+    gap: run.gap,
+    prompt: run.started?.prompt ?? "",
+    settings: run.started?.settings ?? {},
+    state: ended ?? (run.started || chunks.length ? "running" : "waiting"),
+    reason: run.stopped ? reasonOf(run.stopped) : null,
+    planned,
+    chunks,
+    rows: chunks.reduce((most, chunk) => Math.max(most, chunk?.cells.length ?? 0), 0),
+    path,
+    finalScores: run.done?.final_scores ?? [],
+    bestBeam: run.done?.best_beam ?? 0,
+    series: seriesOf(chunks, path),
+  };
+  view.weakest = weakestOf(view.series);
+  view.status = statusOf(view);
+  view.facts = factsOf(view);
+  return view;
+}
+
+function chunkOf({ record, strips }, chunk) {
+  const cells = record.candidates.map((candidate, index) => ({
+    chunk,
+    candidate: index,
+    parent: null,
+    parentRank: candidate.parent,
+    seed: candidate.seed,
+    short: candidate.short,
+    long: candidate.long,
+    fused: candidate.fused,
+    parts: candidate.parts,
+    route: candidate.route,
+    rank: candidate.rank,
+    failure: candidate.failure,
+    strip: strips[index] ?? 0, // pictures of its filmstrip
+    state: candidate.failure ? "failed" : "pruned", // survivors: markPaths
+    lasted: chunk, // the last chunk that a kept continuation of it reached
+  }));
+  const decimals = {};
+  for (const name of SCORES) decimals[name] = decimalsFor(cells.map((cell) => cell[name]));
+  const winner = cells.find(({ rank }) => rank === 0) ?? null;
+  const next = bestOf(cells.filter((cell) => cell !== winner));
+  const total = Object.values(record.seconds).reduce((sum, seconds) => sum + (seconds ?? 0), 0);
+  return {
+    chunk,
+    cells,
+    decimals,
+    winner: winner?.candidate ?? null,
+    next: next?.candidate ?? null, // best of the others
+    kept: cells.filter(({ rank }) => rank !== null).length,
+    lead: winner && next ? winner.fused - next.fused : null,
+    sinks: record.sinks,
+    seconds: record.seconds,
+    totalSeconds: total,
+    kvBytes: record.kv_bytes,
+    leftOut: Object.entries(record.left_out ?? {}),
+    route: null, // of the path's cell: markRoutes
+    sinksInUse: null,
+  };
+}
+
+function bestOf(cells) {
+  const scored = cells.filter(({ fused, failure }) => fused !== null && !failure);
+  return scored.reduce((best, cell) => (best && best.fused >= cell.fused ? best : cell), null);
+}
+
+function linkToParents(chunk, before) {
+  if (!chunk || !before) return;
+  const byRank = new Map(before.cells.map((cell) => [cell.rank, cell.candidate]));
+  for (const cell of chunk.cells) cell.parent = byRank.get(cell.parentRank) ?? null;
+}
+
+// Sets the state of survivors; gives the path's candidate by chunk, null where it is not known.
+function markPaths(chunks, tipRank) {
+  const path = new Array(chunks.length).fill(null);
+  for (let index = chunks.length - 1; index >= 0; index--) {
+    for (const cell of chunks[index]?.cells ?? []) {
+      if (cell.rank === null) continue;
+      cell.state = cell.lasted === chunks.length - 1 ? "alive" : "kept";
+      const parent = chunks[index - 1]?.cells[cell.parent];
+      if (parent) parent.lasted = Math.max(parent.lasted, cell.lasted);
+    }
+  }
+  let cell = chunks.at(-1)?.cells.find(({ rank }) => rank === tipRank);
+  for (let index = chunks.length - 1; cell; index--) {
+    cell.state = "final";
+    path[index] = cell.candidate;
+    cell = chunks[index - 1]?.cells[cell.parent];
+  }
+  return path;
+}
+
+function markRoutes(chunks, path, settings) {
+  for (const [index, chunk] of chunks.entries()) {
+    const cell = chunk?.cells[path[index]];
+    if (!cell) continue;
+    chunk.route = isFirstSink(index, settings) ? "sink" : cell.route;
+    chunk.sinksInUse = chunk.sinks[cell.rank] ?? null;
+  }
+}
+
+// The first chunks stay in the context for good, whatever they score.
+function isFirstSink(chunk, settings) {
+  const frames = settings?.frames_per_chunk;
+  return frames > 0 && (chunk + 1) * frames <= settings.memory?.sink_frames;
+}
+
+function seriesOf(chunks, path) {
+  const onPath = (name) => chunks.map((chunk, index) => chunk?.cells[path[index]]?.[name] ?? null);
+  return {
+    best: chunks.map((chunk) => chunk?.cells[chunk.winner]?.fused ?? null),
+    mean: chunks.map((chunk) => chunk && mean(chunk.cells.map(({ fused }) => fused))),
+    short: onPath("short"),
+    long: onPath("long"),
+  };
+}
+
+// The chunk of the path with the lowest own score. Fused scores do not compare over chunks: the
+// weight of the short reward rises.
+function weakestOf({ short, long }) {
+  const score = short.some((value) => value !== null) ? "short" : "long";
+  const values = score === "short" ? short : long;
+  const known = values.filter((value) => value !== null);
+  if (known.length < MIN_WEAKEST) return null;
+  const lowest = Math.min(...known);
+  const others = [...known].sort((a, b) => a - b);
+  if (others[0] === others[1]) return null; // none stands out
+  return { chunk: values.indexOf(lowest), score, value: lowest };
+}
+
+function statusOf({ state, chunks, planned, reason }) {
+  const made = chunks.filter(Boolean).length;
+  if (state === "waiting") return "Waiting for a run";
+  if (state === "done") return `Done: ${count(made, "chunk")}`;
+  if (state === "stopped") return `Stopped after ${made} of ${count(planned, "chunk")}: ${reason}`;
+  return `Running: ${made} of ${count(planned, "chunk")} done`;
+}
+
+// Short facts for the header, the most wanted first.
+function factsOf({ state, chunks, planned, finalScores, bestBeam }) {
+  const made = chunks.filter(Boolean);
+  const latest = made.at(-1);
+  if (!latest) return [];
+  const perChunk = mean(made.map(({ totalSeconds }) => totalSeconds));
+  const final = finalScores[bestBeam] ?? null;
+  const best = latest.cells[latest.winner]?.fused ?? null;
+  const facts = [];
+  if (final !== null) {
+    facts.push({ label: "whole video", text: numberText(final, decimalsFor(finalScores)) });
+  }
+  if (best !== null) {
+    const text = numberText(best, latest.decimals.fused);
+    facts.push({ label: state === "done" ? "last chunk" : "best fused", text });
+  }
+  facts.push({ label: "a chunk", text: secondsText(perChunk) });
+  if (state === "running") {
+    facts.push({ label: "left", text: `about ${secondsText(perChunk * (planned - made.length))}` });
+  }
+  facts.push({ label: "K/V", text: bytesText(latest.kvBytes) });
+  return facts;
+}
+
+function reasonOf({ reason }) {
+  const text = String(reason ?? "").trim().replace(/:$/, "");
+  return text === "InterruptProcessingException" ? "cancelled" : text || "no reason given";
+}
+
+// Sentences about one candidate, the most important first.
+export function explain(view, chunk, candidate) {
+  const here = view.chunks[chunk];
+  const cell = here.cells[candidate];
+  return [
+    outcome(view, here, cell),
+    ...(cell.failure ? [] : standing(here, cell)),
+    ...(cell.failure ? [] : composition(view, here, cell)),
+    ...fate(view, here, cell),
+    ...memory(view, cell),
+    ...here.leftOut.map(
+      ([name, reason]) => `Reward ${name} had no number in this chunk (${reason}): left out.`,
+    ),
+    origin(view, cell),
+    ...singles(cell),
+  ];
+}
+
+const named = (candidate) => `candidate ${candidate + 1}`;
+
+function outcome(view, here, cell) {
+  const start = `Chunk ${here.chunk + 1}: ${named(cell.candidate)}`;
+  const winner = here.winner === null ? "" : `; ${named(here.winner)} won`;
+  if (cell.failure) return `${start} failed and could not win: ${cell.failure}.`;
+  if (here.cells.length === 1) return `${start} was the only one.`;
+  if (cell.rank === 0) return `${start} won.`;
+  if (cell.rank === null) return `${start} was pruned${winner}.`;
+  return `${start} was kept as ${nth(cell.rank + 1)} of ${here.kept}${winner}.`;
+}
+
+// Where its fused score stands among the others, and on which reward it gained or lost.
+function standing(here, cell) {
+  if (here.cells.length === 1 || cell.fused === null) return [];
+  const scored = here.cells.filter(({ fused, failure }) => fused !== null && !failure);
+  const place = scored.filter((other) => isBefore(other, cell)).length + 1;
+  const digits = here.decimals.fused;
+  const rivals = scored.filter((other) => other !== cell);
+  const lastKept = here.cells.find(({ rank }) => rank === here.kept - 1);
+  const rival =
+    cell.rank === 0 ? bestOf(rivals) : cell.rank === null ? lastKept : here.cells[here.winner];
+  const own = `Fused ${numberText(cell.fused, digits)} is`;
+  if (!rival) return [`${own} the only score: all others failed.`];
+  const order = place === 1 ? "the highest" : nth(place);
+  const against =
+    cell.rank === null
+      ? `${named(rival.candidate)}, the last of ${here.kept} kept`
+      : named(rival.candidate);
+  const gap = cell.fused - rival.fused;
+  const side = gap > 0 ? "above" : "below";
+  const distance = gap === 0 ? "equal to" : `${gapText(Math.abs(gap), digits)} ${side}`;
+  const sentence = `${own} ${order} of ${scored.length}, ${distance} ${against}`;
+  const tie = cell.fused === rival.fused ? ": of equals the one tried first wins" : "";
+  const gains = ["short", "long"]
+    .filter((name) => cell[name] !== null && rival[name] !== null)
+    .map((name) => `${name} is ${gained(cell[name] - rival[name], here.decimals[name])}`);
+  const why = `Against ${named(rival.candidate)}, ${gains.join(" and ")}.`;
+  return gains.length ? [`${sentence}${tie}.`, why] : [`${sentence}${tie}.`];
+}
+
+const isBefore = (other, cell) =>
+  other.fused > cell.fused || (other.fused === cell.fused && other.candidate < cell.candidate);
+
+function gained(gap, digits) {
+  if (gap === 0) return "equal";
+  return `${gapText(Math.abs(gap), digits)} ${gap > 0 ? "higher" : "lower"}`;
+}
+
+// How short and long became fused. The weight is stream_t1_core/search.py's; it is only stated
+// where it gives the reported number.
+function composition({ settings, planned }, here, cell) {
+  const { short, long, fused } = cell;
+  if (short === null || long === null || fused === null) return [];
+  const own = `short ${numberText(short, here.decimals.short)}`;
+  const all = `long ${numberText(long, here.decimals.long)}`;
+  const tau = settings.search?.tau;
+  if (tau === undefined) return [`${capital(own)}, ${all}.`];
+  const weight = planned > 1 ? Math.min(here.chunk / (planned - 1), tau) : 0;
+  const shares = [percentText(weight), percentText(1 - weight)];
+  if (settings.search.standardise) {
+    return [
+      `${capital(own)}, ${all}; weighed ${shares[0]} and ${shares[1]} after each reward was put ` +
+        "on the scale of this run.",
+    ];
+  }
+  const expected = weight * short + (1 - weight) * long;
+  const fits = Math.abs(expected - fused) <= 1e-6 * Math.max(1, Math.abs(short), Math.abs(long));
+  if (!fits) return [`${capital(own)}, ${all}.`];
+  if (weight === 0) return [`Here only long counts: ${all}, ${own}.`];
+  return [`Fused = ${shares[0]} of ${own} + ${shares[1]} of ${all}.`];
+}
+
+// What became of its path.
+function fate(view, here, cell) {
+  const { state, chunks } = view;
+  if (cell.rank === null) return [];
+  const path = state === "done" ? "final path" : "leading path";
+  if (cell.state === "final") {
+    if (cell.rank === 0) return [`The ${path} goes through it.`];
+    return [`The ${path} goes through it, because ${whyNotTheWinner(view, here)}.`];
+  }
+  if (cell.state === "alive") {
+    if (state === "done") {
+      const last = chunks.at(-1).cells[view.path.at(-1)];
+      const why = scoredBest(view) ?? `${named(last.candidate)} of the last chunk was taken`;
+      return [`Its path lasted to the end, but was not chosen: ${why}.`];
+    }
+    const alive = state === "stopped" ? "was alive when the run stopped" : "is still alive";
+    return [`Its path ${alive}, but does not lead.`];
+  }
+  if (cell.lasted === here.chunk) {
+    return [`Its branch ended here: none of its continuations was kept.`];
+  }
+  return [`Its branch ended after chunk ${cell.lasted + 1}: no later continuation was kept.`];
+}
+
+function whyNotTheWinner(view, here) {
+  const winner = here.cells[here.winner];
+  if (winner.state === "kept") {
+    const until = winner.lasted === here.chunk ? "" : ` after chunk ${winner.lasted + 1}`;
+    return `no continuation of ${named(winner.candidate)}, which won here, was kept${until}`;
+  }
+  return (
+    (view.state === "done" && scoredBest(view)) ||
+    `the best candidate of chunk ${view.chunks.length} comes from it`
+  );
+}
+
+// Null where the choice at the end was not made by a score.
+function scoredBest({ finalScores, bestBeam }) {
+  const best = finalScores[bestBeam] ?? null;
+  if (best === null) return null;
+  const others = finalScores.filter((score, beam) => beam !== bestBeam && score !== null);
+  const digits = decimalsFor(finalScores);
+  const against = others.length
+    ? `, the next ${numberText(Math.max(...others), digits)}`
+    : "";
+  return `the chosen whole video scored best at the end (${numberText(best, digits)}${against})`;
+}
+
+// What becomes of its keys and values, and why.
+function memory(view, cell) {
+  const { settings, planned, state, chunks } = view;
+  if (cell.rank === null || !settings.memory) return [];
+  if (isFirstSink(cell.chunk, settings)) {
+    return ["Its memory is the first sink: it does not leave."];
+  }
+  const { window_frames, sink_frames, max_sink_frames } = settings.memory;
+  const leaves = cell.chunk + Math.floor((window_frames - sink_frames) / settings.frames_per_chunk);
+  const route = cell.route ?? "drop";
+  const seen = leaves <= cell.lasted + 1; // its path lived to see it
+  if (cell.state === "kept" && !seen) return [];
+  if (leaves >= planned || (state !== "running" && leaves >= chunks.length)) {
+    const effect = cell.route ? `, so its route (${route}) has no effect` : "";
+    return [`The video ends before a chunk is made without its memory${effect}.`];
+  }
+  const tense = seen && leaves < chunks.length ? "was" : "will be";
+  const limit = max_sink_frames / settings.frames_per_chunk;
+  const what = {
+    drop: `${tense} dropped (drop)`,
+    blend: `${tense} blended into the newest sink (blend)`,
+    append: `${tense} appended as a new sink (append), or blended where all ${limit} are in use,`,
+  }[route];
+  if (!what) return [];
+  const why = cell.route ? routeReason(view, cell) : ": routing is off";
+  return [`Its memory ${what} before chunk ${leaves + 1}${why}.`];
+}
+
+// stream_t1_core/sinks.py `decide`, in words; empty where a score it needs is missing.
+function routeReason({ chunks, settings }, cell) {
+  const earlier = [];
+  const parent = chunks[cell.chunk - 1]?.cells[cell.parent];
+  let ancestor = parent;
+  while (ancestor) {
+    if (ancestor.short !== null) earlier.push(ancestor.short);
+    ancestor = chunks[ancestor.chunk - 1]?.cells[ancestor.parent];
+  }
+  const known = [cell.short, cell.long, parent?.long ?? null].every((score) => score !== null);
+  if (!known || !earlier.length) return "";
+  const { short_gate, long_gate } = settings.memory;
+  const usual = mean(earlier);
+  const gain = cell.short - usual;
+  const digits = decimalsFor([cell.short, usual]);
+  const scores = `short ${numberText(cell.short, digits)} against its path's mean ${numberText(usual, digits)}`;
+  if (!(gain > short_gate)) return cell.route === "drop" ? `: ${scores}` : "";
+  const fall = parent.long - cell.long;
+  const moved = fall > 0 ? "fell by" : "rose by";
+  const step = fall === 0 ? "long stayed" : `long ${moved} ${gapText(Math.abs(fall), 2)}`;
+  const route = fall > long_gate ? "append" : "blend";
+  return cell.route === route ? `: ${scores}, ${step}` : "";
+}
+
+function origin({ chunks }, cell) {
+  const seed = `Seed ${cell.seed}`;
+  if (cell.chunk === 0) return `${seed}, from fresh noise.`;
+  const parent = chunks[cell.chunk - 1]?.cells[cell.parent];
+  return parent ? `${seed}, continues ${named(parent.candidate)} of chunk ${cell.chunk}.` : `${seed}.`;
+}
+
+function singles({ parts }) {
+  const texts = Object.entries(parts).map(
+    ([name, value]) => `${name.replace(".", " ")} ${numberText(value, decimalsFor([value]))}`,
+  );
+  return texts.length ? [`Single rewards: ${texts.join(", ")}.`] : [];
+}
+
+// Decimals that tell the values of one chunk apart: two digits of their spread.
+function decimalsFor(values) {
+  let low = Infinity;
+  let high = -Infinity;
+  for (const value of values) {
+    if (value === null) continue;
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  const size = Math.max(Math.abs(low), Math.abs(high));
+  const least = size >= 1000 ? 0 : size >= 100 ? 1 : 2;
+  const spread = high - low;
+  if (!(spread > 0)) return least;
+  return Math.min(4, Math.max(least, 1 - Math.floor(Math.log10(spread))));
+}
+
+export function numberText(value, decimals) {
+  if (value === null) return "none";
+  const text = Math.abs(value) >= 1e6 ? value.toExponential(2) : value.toFixed(decimals);
+  return text.replace("-", "\u2212");
+}
+
+// A difference is never shown as 0 when it is not.
+function gapText(gap, decimals) {
+  const text = gap.toFixed(decimals);
+  return Number(text) === 0 ? String(Number(gap.toPrecision(1))) : text;
+}
+
+const percentText = (share) => `${Math.round(100 * share)}\u00a0%`;
+
+export function secondsText(seconds) {
+  if (seconds < 9.95) return `${seconds.toFixed(1)}\u00a0s`;
+  if (seconds < 99.5) return `${Math.round(seconds)}\u00a0s`;
+  const minutes = seconds / 60;
+  return minutes < 90 ? `${Math.round(minutes)}\u00a0min` : `${(minutes / 60).toFixed(1)}\u00a0h`;
+}
+
+export function bytesText(bytes) {
+  if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(1)}\u00a0GB`;
+  return `${(bytes / 1e6).toFixed(bytes < 9.95e6 ? 1 : 0)}\u00a0MB`;
+}
+
+function nth(place) {
+  const teen = place % 100 > 10 && place % 100 < 14;
+  return `${place}${teen ? "th" : ["th", "st", "nd", "rd"][place % 10] ?? "th"}`;
+}
+
+const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
+function mean(values) {
+  let sum = 0;
+  let known = 0;
+  for (const value of values) {
+    if (value === null) continue;
+    sum += value;
+    known += 1;
+  }
+  return known ? sum / known : null;
+}
