@@ -70,13 +70,18 @@ class Run:
 
 
 def run_prompt(
-    url: str, prompt: Prompt, on_message: OnMessage | None = None, timeout_seconds: float = 600
+    url: str,
+    prompt: Prompt,
+    on_message: OnMessage | None = None,
+    timeout_seconds: float = 600,
+    workflow: str | None = None,
 ) -> Run:
     """Queues an API-format `prompt`, and returns when it has ended in success, error or interrupt.
 
-    `on_message` sees each message as it comes. Raises `PromptRejected`, or TimeoutError.
+    `on_message` sees each message as it comes. `workflow` is the id of the editor's workflow that
+    the prompt is said to come from. Raises `PromptRejected`, or TimeoutError.
     """
-    work = _run_prompt(url, prompt, on_message or (lambda message: None))
+    work = _run_prompt(url, prompt, on_message or (lambda message: None), workflow)
     return asyncio.run(asyncio.wait_for(work, timeout_seconds))
 
 
@@ -88,16 +93,17 @@ def interrupt(url: str) -> None:
     urllib.request.urlopen(request, timeout=60).close()
 
 
-async def _run_prompt(url: str, prompt: Prompt, on_message: OnMessage) -> Run:
+async def _run_prompt(url: str, prompt: Prompt, on_message: OnMessage, workflow: str | None) -> Run:
     client_id = uuid.uuid4().hex
+    queued: dict = {"prompt": prompt, "client_id": client_id}
+    if workflow is not None:
+        queued["extra_data"] = {"extra_pnginfo": {"workflow": {"id": workflow}}}
     async with aiohttp.ClientSession() as session:
         async with session.ws_connect(f"{url}/ws?clientId={client_id}", max_msg_size=0) as socket:
             # Must be the first message: the server then says which node a preview belongs to.
             flags = {"supports_preview_metadata": True}
             await socket.send_json({"type": "feature_flags", "data": flags})
-            async with session.post(
-                f"{url}/prompt", json={"prompt": prompt, "client_id": client_id}
-            ) as answer:
+            async with session.post(f"{url}/prompt", json=queued) as answer:
                 body = await answer.json()
             if answer.status != 200 or body.get("node_errors"):
                 raise PromptRejected(prompt, body)

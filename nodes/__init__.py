@@ -1,7 +1,6 @@
 """The pack's nodes. This package is the only one that knows ComfyUI."""
 
 from comfy_api.latest import ComfyExtension, io
-from server import PromptServer
 
 from . import doctor, evaluate, generate, loaders, options, results, reward_models, rewards
 from .host import live
@@ -9,7 +8,7 @@ from .host import live
 
 class StreamT1Extension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        if getattr(PromptServer, "instance", None):  # none when loaded without a server
-            live.add_routes()
+        if server := live.running_server():
+            live.add_routes(server)
         files = (loaders, options, rewards, reward_models, generate, evaluate, results, doctor)
         return [node for file in files for node in file.NODES]

@@ -172,17 +172,20 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
         load(model, vae, config, tuple(latent_hw), list(pruner.hosted()) if pruner else [])
         tools = Tools(causal, causal.encode_text(rows), critic)
         report = Report()
-        live = runs.start(str(cls.hidden.unique_id), _workflow(cls.hidden.extra_pnginfo), report)
+        live = runs.start(*_place(cls.hidden), report)
         video = _run(tools, config, tuple(latent_hw), model, report, live)
         samples = model.model.latent_format.process_out(video.latent)
         return io.NodeOutput({"samples": samples}, video.frames, str(report))
 
 
-def _workflow(extra_pnginfo: object) -> str | None:
-    """The id of the workflow that was open when the prompt was queued, if a browser queued it."""
-    workflow = extra_pnginfo.get("workflow") if isinstance(extra_pnginfo, dict) else None
+def _place(hidden: io.HiddenHolder | None) -> tuple[str, str | None]:
+    """The node's id, and the id of the workflow that it is in, if a browser queued it."""
+    if hidden is None:  # not called by the host's executor
+        return "", None
+    info = hidden.extra_pnginfo
+    workflow = info.get("workflow") if isinstance(info, dict) else None
     name = workflow.get("id") if isinstance(workflow, dict) else None
-    return name if isinstance(name, str) else None
+    return str(hidden.unique_id), name if isinstance(name, str) else None
 
 
 def _run(

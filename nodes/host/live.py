@@ -59,7 +59,8 @@ class LiveRun:
                 chunk = self.strips[record["chunk"]]
                 message["strips"] = [strip.pictures if strip else 0 for strip in chunk]
             self.messages.append(message)
-            PromptServer.instance.send_sync(MESSAGE, message)
+            if server := running_server():
+                server.send_sync(MESSAGE, message)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -112,9 +113,14 @@ class LiveRuns:
 runs = LiveRuns()
 
 
-def add_routes() -> None:
+def running_server() -> PromptServer | None:
+    """The host's server; None where nodes are used without one."""
+    return getattr(PromptServer, "instance", None)
+
+
+def add_routes(server: PromptServer) -> None:
     """Make the runs reachable over HTTP."""
-    routes = PromptServer.instance.routes
+    routes = server.routes
 
     @routes.get("/stream_t1/runs")
     async def list_runs(request: web.Request) -> web.Response:
