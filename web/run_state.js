@@ -143,16 +143,23 @@ export function viewOf(run) {
     reason: run.stopped ? reasonOf(run.stopped) : null,
     planned,
     chunks,
-    rows: chunks.reduce((most, chunk) => Math.max(most, chunk?.cells.length ?? 0), 0),
+    rows: chunks.reduce((most, chunk) => Math.max(most, chunk?.cells.length ?? 0), expected(run)),
     path,
     finalScores: run.done?.final_scores ?? [],
     bestBeam: run.done?.best_beam ?? 0,
     series: seriesOf(chunks, path),
   };
+  view.lanes = lanesOf(view.series);
   view.weakest = weakestOf(view.series);
   view.status = statusOf(view);
   view.facts = factsOf(view);
   return view;
+}
+
+// Candidates of a chunk before one is made.
+function expected({ started }) {
+  const { beam_width = 1, branch_factor = 1 } = started?.settings?.search ?? {};
+  return beam_width * branch_factor;
 }
 
 function chunkOf({ record, strips }, chunk) {
@@ -168,6 +175,7 @@ function chunkOf({ record, strips }, chunk) {
     parts: candidate.parts,
     route: candidate.route,
     rank: candidate.rank,
+    placeText: candidate.rank === null ? "" : nth(candidate.rank + 1),
     failure: candidate.failure,
     strip: strips[index] ?? 0, // pictures of its filmstrip
     state: candidate.failure ? "failed" : "pruned", // survivors: markPaths
@@ -185,10 +193,15 @@ function chunkOf({ record, strips }, chunk) {
     winner: winner?.candidate ?? null,
     next: next?.candidate ?? null, // best of the others
     kept: cells.filter(({ rank }) => rank !== null).length,
-    lead: winner && next ? winner.fused - next.fused : null,
+    leadText: winner && next ? `+${gapText(winner.fused - next.fused, decimals.fused)}` : "",
     sinks: record.sinks,
     seconds: record.seconds,
     totalSeconds: total,
+    secondsText: secondsText(total),
+    phasesText: Object.entries(record.seconds)
+      .map(([phase, seconds]) => `${phase} ${secondsText(seconds ?? 0)}`)
+      .join(", "),
+    kvText: bytesText(record.kv_bytes),
     kvBytes: record.kv_bytes,
     leftOut: Object.entries(record.left_out ?? {}),
     route: null, // of the path's cell: markRoutes
@@ -252,6 +265,26 @@ function seriesOf(chunks, path) {
   };
 }
 
+// The chart: scores of one kind share a scale, those of different kinds do not compare.
+function lanesOf({ best, mean, short, long }) {
+  const lane = (name, lines) => {
+    const known = lines.flatMap(({ values }) => values).filter((value) => value !== null);
+    if (!known.length) return null;
+    const [low, high] = [Math.min(...known), Math.max(...known)];
+    const digits = decimalsFor([low, high]);
+    const [lowText, highText] = [low, high].map((value) => numberText(value, digits));
+    return { name, lines, low, high, lowText, highText };
+  };
+  return [
+    lane("fused", [
+      { label: "mean", values: mean },
+      { label: "best", values: best },
+    ]),
+    lane("short", [{ label: "path", values: short }]),
+    lane("long", [{ label: "path", values: long }]),
+  ].filter(Boolean);
+}
+
 // The chunk of the path with the lowest own score. Fused scores do not compare over chunks: the
 // weight of the short reward rises.
 function weakestOf({ short, long }) {
@@ -262,7 +295,8 @@ function weakestOf({ short, long }) {
   const lowest = Math.min(...known);
   const others = [...known].sort((a, b) => a - b);
   if (others[0] === others[1]) return null; // none stands out
-  return { chunk: values.indexOf(lowest), score, value: lowest };
+  const text = numberText(lowest, decimalsFor([others[0], others[1]]));
+  return { chunk: values.indexOf(lowest), score, text };
 }
 
 function statusOf({ state, chunks, planned, reason }) {
@@ -523,7 +557,7 @@ function decimalsFor(values) {
   return Math.min(4, Math.max(least, 1 - Math.floor(Math.log10(spread))));
 }
 
-export function numberText(value, decimals) {
+function numberText(value, decimals) {
   if (value === null) return "none";
   const text = Math.abs(value) >= 1e6 ? value.toExponential(2) : value.toFixed(decimals);
   return text.replace("-", "\u2212");
@@ -532,19 +566,19 @@ export function numberText(value, decimals) {
 // A difference is never shown as 0 when it is not.
 function gapText(gap, decimals) {
   const text = gap.toFixed(decimals);
-  return Number(text) === 0 ? String(Number(gap.toPrecision(1))) : text;
+  return Number(text) === 0 && gap > 0 ? String(Number(gap.toPrecision(1))) : text;
 }
 
 const percentText = (share) => `${Math.round(100 * share)}\u00a0%`;
 
-export function secondsText(seconds) {
+function secondsText(seconds) {
   if (seconds < 9.95) return `${seconds.toFixed(1)}\u00a0s`;
   if (seconds < 99.5) return `${Math.round(seconds)}\u00a0s`;
   const minutes = seconds / 60;
   return minutes < 90 ? `${Math.round(minutes)}\u00a0min` : `${(minutes / 60).toFixed(1)}\u00a0h`;
 }
 
-export function bytesText(bytes) {
+function bytesText(bytes) {
   if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(1)}\u00a0GB`;
   return `${(bytes / 1e6).toFixed(bytes < 9.95e6 ? 1 : 0)}\u00a0MB`;
 }

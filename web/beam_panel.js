@@ -1,0 +1,789 @@
+// Draws a run: the tree of candidates, what each chunk cost and kept, its scores, and one
+// candidate in words. DOM and SVG only; the only file that touches the page, and importing it does
+// nothing. It decides nothing about the run: `viewOf` and `explain` (run_state.js) are handed in,
+// as they also are in the saved HTML report, where nothing can be imported.
+//
+// Only columns in sight are in the page, so it stays as small for 120 chunks as for 10. Text from
+// prompts and files goes in as text, never as HTML.
+
+export const PANEL_HEIGHT = 480; // pixels; stream_t1.css `min-height` says the same
+
+const GUTTER = 46; // pixels: names of rows, left of the columns
+const OVERSCAN = 2; // columns drawn beyond each edge
+const HEAD = 18;
+const FOOT = { won: 14, memory: 19, cost: 14 };
+const LANE = { least: 18, most: 56 };
+const MOST_CARD_ROWS = 6;
+const MOST_CARD_CHUNKS = 24;
+const FRAME_MS = 150; // a picture of a playing filmstrip
+const NUMBER_PITCH = 44; // a column this wide has room for a number in the overview
+const SVG = "http://www.w3.org/2000/svg";
+
+const MARKS = { final: "★", alive: "●", kept: "○", pruned: "×", failed: "!" };
+const ROUTES = {
+  sink: ["S", "first sink: stays"],
+  drop: ["D", "drop"],
+  blend: ["B", "blend into the newest sink"],
+  append: ["A", "append as a new sink"],
+};
+const EMPTY =
+  "When the sampler runs, the candidates of every chunk appear here with their scores and who " +
+  "won; a saved report can be opened too.";
+
+// options: viewOf, explain; stripUrl(runId, chunk, candidate) -> URL or null (filmstrips);
+// onOpenReport(text) when a report file was chosen (without it there is no button).
+// -> { element, draw(run), setRuns(runs, current, onChange), destroy() }
+export function createPanel(options) {
+  const panel = new BeamPanel(options);
+  return {
+    element: panel.element,
+    draw: (run) => panel.draw(run),
+    setRuns: (runs, current, onChange) => panel.setRuns(runs, current, onChange),
+    destroy: () => panel.destroy(),
+  };
+}
+
+class BeamPanel {
+  constructor({ viewOf, explain, stripUrl = () => null, onOpenReport = null }) {
+    Object.assign(this, { viewOf, explain, stripUrl });
+    this.view = null;
+    this.columns = new Map(); // chunk -> what is in the page of it
+    this.size = { width: 0, height: 0 }; // of the scrolling part
+    this.scroll = 0;
+    this.follow = true; // keep the newest chunk in sight
+    this.density = null; // "cards" or "overview" once chosen by hand
+    this.aspect = null; // of one picture of a filmstrip, width / height
+    this.hovered = this.focused = this.pinned = null; // {chunk, candidate}
+    this.tabStop = null;
+    this.frame = 0;
+    this.timer = null;
+    this.reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
+    this.build(onOpenReport);
+    this.listen();
+    this.render();
+  }
+
+  build(onOpenReport) {
+    this.element = el("section", "stream-t1-panel");
+    this.element.setAttribute("aria-label", "Stream-T1 search");
+    this.status = el("strong", "status");
+    this.status.setAttribute("role", "status");
+    this.runs = el("select", "runs");
+    this.runs.setAttribute("aria-label", "Run");
+    this.runs.hidden = true;
+    this.toggle = button("", () => this.switchDensity());
+    const tools = el("div", "tools", this.runs, this.toggle);
+    if (onOpenReport) tools.append(...openButton(onOpenReport));
+    this.facts = el("div", "facts");
+    this.prompt = el("div", "prompt");
+    this.empty = el("p", "empty");
+    this.empty.textContent = EMPTY;
+    this.scroller = el("div", "scroller");
+    this.stage = el("div", "stage");
+    this.stage.setAttribute("role", "grid");
+    this.stage.setAttribute("aria-label", "Candidates: a row for each chunk");
+    this.gutter = el("div", "gutter");
+    this.gutter.setAttribute("aria-hidden", "true");
+    this.chart = svg("svg", { class: "chart", role: "img" });
+    this.stage.append(this.gutter, el("div", "chart-layer", this.chart));
+    this.scroller.append(this.stage);
+    this.film = el("div", "film");
+    this.words = el("div", "words");
+    this.details = el("div", "details", this.film, this.words);
+    this.element.append(
+      el("header", "", el("div", "top", this.status, tools), this.facts, this.prompt),
+      this.empty,
+      this.scroller,
+      this.details,
+      legend(),
+    );
+  }
+
+  listen() {
+    this.observer = new ResizeObserver(() => this.resized());
+    this.observer.observe(this.scroller);
+    this.scroller.addEventListener("scroll", () => this.scrolled(), { passive: true });
+    for (const part of [this.scroller, this.details]) {
+      part.addEventListener("wheel", (event) => keepWheel(event, part), { passive: false });
+    }
+    this.element.addEventListener("pointerdown", keepPress);
+    const { stage } = this;
+    stage.addEventListener("pointerover", (event) => this.hover(cellAt(event.target)));
+    stage.addEventListener("pointerleave", () => this.hover(null));
+    stage.addEventListener("focusin", (event) => this.focus(cellAt(event.target)));
+    stage.addEventListener("focusout", () => this.focus(null));
+    stage.addEventListener("click", (event) => this.pin(cellAt(event.target)));
+    stage.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  destroy() {
+    this.observer.disconnect();
+    clearInterval(this.timer);
+    this.element.remove();
+  }
+
+  draw(run) {
+    const before = this.view;
+    this.view = this.viewOf(run);
+    if (before?.id !== this.view.id) this.reset();
+    this.render();
+  }
+
+  // Another run: nothing chosen in the last one holds.
+  reset() {
+    for (const column of this.columns.values()) column.root.remove();
+    this.columns.clear();
+    this.follow = this.view.state === "running";
+    this.scroll = this.scroller.scrollLeft = 0;
+    this.aspect = null;
+    this.hovered = this.focused = this.pinned = this.tabStop = null;
+  }
+
+  setRuns(runs, current, onChange) {
+    this.runs.replaceChildren(...runs.map(({ run, label }) => new Option(label, run)));
+    this.runs.hidden = runs.length < 2;
+    this.runs.value = current;
+    this.runs.onchange = () => onChange(this.runs.value);
+  }
+
+  switchDensity() {
+    this.density = this.layout.density === "cards" ? "overview" : "cards";
+    this.render();
+  }
+
+  resized() {
+    const { clientWidth: width, clientHeight: height } = this.scroller;
+    if (width === this.size.width && height === this.size.height) return;
+    this.size = { width, height };
+    this.render();
+  }
+
+  scrolled() {
+    const { scrollLeft } = this.scroller;
+    if (Math.abs(scrollLeft - this.scroll) < 1) return;
+    this.scroll = scrollLeft;
+    this.follow = scrollLeft >= this.newest() - this.layout.pitch;
+    this.renderColumns();
+  }
+
+  // -- what is on the screen
+
+  render() {
+    const { view } = this;
+    const some = view !== null && view.planned > 0;
+    this.element.dataset.state = view?.state ?? "waiting";
+    this.empty.hidden = some;
+    for (const part of [this.scroller, this.details, this.toggle]) part.hidden = !some;
+    setText(this.status, view?.status ?? "Waiting for a run");
+    setText(this.prompt, view?.prompt ?? "");
+    this.prompt.title = view?.prompt ?? "";
+    this.renderFacts();
+    if (!some) return;
+    this.layout = layoutFor(view, this.size, this.density);
+    this.element.dataset.density = this.layout.density;
+    setText(this.toggle, this.layout.density === "cards" ? "Overview" : "Cards");
+    const { width, height, pitch, gap, lane } = this.layout;
+    Object.assign(this.stage.style, { width: `${width}px`, height: `${height}px` });
+    this.stage.style.setProperty("--pitch", `${pitch}px`);
+    this.stage.style.setProperty("--gap", `${gap}px`);
+    this.stage.style.setProperty("--chart", `${lane * view.lanes.length}px`);
+    this.stage.setAttribute("aria-rowcount", view.planned);
+    this.stage.setAttribute("aria-colcount", view.rows);
+    if (this.follow) this.scroll = this.newest();
+    this.renderGutter();
+    this.renderColumns();
+    this.renderChart();
+    this.renderDetails();
+    if (this.follow) this.scroller.scrollLeft = this.scroll;
+  }
+
+  renderFacts() {
+    const { facts = [], weakest = null } = this.view ?? {};
+    const key = JSON.stringify([facts, weakest]);
+    if (this.facts.dataset.key === key) return;
+    this.facts.dataset.key = key;
+    this.facts.replaceChildren(...facts.map(factElement));
+    if (!weakest) return;
+    const go = button(`weakest: chunk ${weakest.chunk + 1}`, () => this.show(weakest.chunk));
+    go.title = `Lowest ${weakest.score} score of the path: ${weakest.text}. Go there.`;
+    go.className = "weakest";
+    this.facts.append(go);
+  }
+
+  // Where the scroll stands with the newest chunk, and the next one, in sight.
+  newest() {
+    const { pitch, width } = this.layout;
+    const made = this.view.chunks.length + (this.view.state === "running" ? 1 : 0);
+    const edge = Math.min(width, GUTTER + made * pitch);
+    return Math.max(0, edge - this.size.width);
+  }
+
+  show(chunk) {
+    const candidate = this.view.path[chunk] ?? 0;
+    this.pinned = { chunk, candidate };
+    this.tabStop = this.pinned;
+    this.bringIntoSight(chunk);
+    this.renderColumns();
+    this.renderDetails();
+  }
+
+  bringIntoSight(chunk) {
+    const { pitch } = this.layout;
+    const left = chunk * pitch;
+    const right = GUTTER + left + pitch - this.size.width;
+    const to = this.scroll > left ? left : this.scroll < right ? right : this.scroll;
+    if (to === this.scroll) return;
+    this.scroller.scrollLeft = to;
+    this.scrolled();
+  }
+
+  renderGutter() {
+    const { layout, view } = this;
+    const lanes = view.lanes.map(({ name, lowText, highText }) => [name, lowText, highText]);
+    const key = JSON.stringify([layout, view.rows, lanes]);
+    if (this.gutter.dataset.key === key) return;
+    this.gutter.dataset.key = key;
+    const head = el("div", "head");
+    setText(head, "chunk");
+    const rows = el("div", "rows");
+    rows.style.height = `${layout.tree}px`;
+    for (let row = 0; row < view.rows; row++) {
+      const number = el("span");
+      setText(number, row + 1);
+      number.style.top = `${row * layout.row}px`;
+      number.style.height = `${layout.row}px`;
+      rows.append(number);
+    }
+    const foot = el("div", "foot");
+    const names = { won: "won", memory: "memory", cost: "cost" };
+    for (const [name, height] of Object.entries(layout.foot)) foot.append(label(names[name], height));
+    const scale = el("div", "scale");
+    for (const lane of view.lanes) scale.append(laneName(lane, layout.lane));
+    this.gutter.replaceChildren(head, rows, foot, scale);
+  }
+
+  renderColumns() {
+    const { layout, view, size, columns } = this;
+    const first = Math.floor(this.scroll / layout.pitch) - OVERSCAN;
+    const last = Math.ceil((this.scroll + size.width - GUTTER) / layout.pitch) + OVERSCAN;
+    const wanted = new Set();
+    for (let chunk = Math.max(0, first); chunk <= Math.min(last, view.planned - 1); chunk++) {
+      wanted.add(chunk);
+    }
+    this.tabStop = this.tabStop ?? this.leading();
+    for (const cell of [this.tabStop, this.focused]) if (cell) wanted.add(cell.chunk);
+    for (const [chunk, column] of columns) {
+      if (wanted.has(chunk)) continue;
+      column.root.remove();
+      columns.delete(chunk);
+    }
+    for (const chunk of wanted) this.renderColumn(chunk);
+    this.renderPlaying();
+  }
+
+  renderColumn(chunk) {
+    const { layout, view, columns } = this;
+    const data = view.chunks[chunk] ?? null;
+    const cells = data?.cells ?? [];
+    const kind = `${layout.key} ${cells.length} ${this.aspect} ${view.state} ${this.ghost(chunk)}`;
+    let column = columns.get(chunk);
+    const hadFocus = column && column.kind !== kind && column.root.contains(document.activeElement);
+    if (column?.kind !== kind) {
+      column?.root.remove();
+      column = this.buildColumn(chunk, data, kind);
+      columns.set(chunk, column);
+      this.stage.append(column.root);
+    }
+    const states = cells.map(({ state }) => state).join();
+    if (column.states !== states) {
+      column.states = states;
+      cells.forEach((cell, index) => this.paintCell(column.cells[index], cell, data));
+      paintLinks(column.links, data, layout);
+      if (data) paintFoot(column, data, layout);
+    }
+    const current = this.current();
+    column.root.classList.toggle("current", current?.chunk === chunk);
+    for (const [index, { root }] of column.cells.entries()) {
+      const is = (cell) => cell?.chunk === chunk && cell.candidate === index;
+      root.tabIndex = is(this.tabStop) ? 0 : -1;
+      root.setAttribute("aria-selected", is(this.pinned));
+      root.classList.toggle("active", Boolean(is(current)));
+    }
+    if (hadFocus) column.cells[this.focused?.candidate ?? 0]?.root.focus({ preventScroll: true });
+  }
+
+  // The chunk being made has empty places where its candidates will stand.
+  ghost(chunk) {
+    return this.view.state === "running" && chunk === this.view.chunks.length;
+  }
+
+  buildColumn(chunk, data, kind) {
+    const { layout, view } = this;
+    const root = el("div", data ? "column" : "column unmade");
+    root.setAttribute("role", "row");
+    root.setAttribute("aria-rowindex", chunk + 1);
+    root.setAttribute("aria-label", `Chunk ${chunk + 1}`);
+    root.style.left = `${GUTTER + chunk * layout.pitch}px`;
+    const head = el("div", "head");
+    const every = Math.ceil(24 / layout.pitch); // a number needs 24 pixels
+    if ((chunk + 1) % every === 0 || chunk === 0) setText(head, chunk + 1);
+    const tree = el("div", "tree");
+    tree.style.height = `${layout.tree}px`;
+    const links = svg("svg", { class: "links", width: layout.gap, height: layout.tree });
+    tree.append(links);
+    const cells = (data?.cells ?? []).map((cell) => this.buildCell(cell));
+    tree.append(...cells.map((cell) => cell.root));
+    if (this.ghost(chunk)) {
+      for (let row = 0; row < view.rows; row++) tree.append(placed("ghost", row, layout));
+    }
+    const foot = el("div", "foot");
+    root.append(head, tree, foot);
+    return { root, kind, states: null, cells, links, foot };
+  }
+
+  buildCell(cell) {
+    const { layout } = this;
+    const root = placed("cell", cell.candidate, layout);
+    root.setAttribute("role", "gridcell");
+    root.setAttribute("aria-colindex", cell.candidate + 1);
+    root.dataset.chunk = cell.chunk;
+    root.dataset.candidate = cell.candidate;
+    const parts = { root, film: null };
+    if (layout.density === "cards" && cell.strip > 0) {
+      parts.film = el("div", "film");
+      root.append(parts.film);
+      const box = { width: Math.round((layout.pitch - layout.gap) * 0.44), height: layout.card };
+      this.setFilm(parts.film, cell, box);
+    }
+    return parts;
+  }
+
+  paintCell({ root, film }, cell, chunk) {
+    const { layout, view } = this;
+    root.className = `cell ${cell.state}${cell.rank === 0 ? " winner" : ""}${film ? " filmed" : ""}`;
+    root.setAttribute("aria-label", spoken(cell, chunk, view));
+    const mark = span("mark", MARKS[cell.state]);
+    const fused = cell.fused === null ? "–" : shown(cell.fused, chunk.decimals.fused);
+    const texts = [mark];
+    if (layout.density === "cards") {
+      if (cell.placeText) texts.push(span("place", cell.placeText));
+      const scores = el("div", "scores", span("fused", cell.failure ? "failed" : fused));
+      for (const name of ["short", "long"]) {
+        if (cell[name] === null || cell.failure) continue;
+        scores.append(span("single", `${name} ${shown(cell[name], chunk.decimals[name])}`));
+      }
+      texts.push(scores);
+    } else if (layout.pitch >= NUMBER_PITCH) {
+      texts.push(span("fused", fused));
+    }
+    root.replaceChildren(...(film ? [film] : []), ...texts);
+  }
+
+  renderChart() {
+    const { view, layout, chart } = this;
+    const width = layout.width - GUTTER;
+    const height = layout.lane * view.lanes.length;
+    setAttributes(chart, { width, height, viewBox: `0 0 ${width} ${height}` });
+    chart.setAttribute("aria-label", chartWords(view));
+    const shapes = view.lanes.flatMap((lane, index) =>
+      drawLane(lane, index * layout.lane, layout, view.weakest),
+    );
+    chart.replaceChildren(...shapes);
+  }
+
+  renderDetails() {
+    const { view } = this;
+    const current = this.current() ?? this.leading();
+    if (!current || !view.chunks[current.chunk]) {
+      this.film.hidden = true;
+      this.words.replaceChildren();
+      return;
+    }
+    const cell = view.chunks[current.chunk].cells[current.candidate];
+    const sentences = this.explain(view, current.chunk, current.candidate);
+    const key = `${view.id} ${sentences.join(" ")}`;
+    if (this.words.dataset.key !== key) {
+      this.words.dataset.key = key;
+      this.words.replaceChildren(
+        ...sentences.map((sentence, index) => {
+          const line = el("p", index ? "" : "first");
+          setText(line, index ? sentence : `${MARKS[cell.state]} ${sentence}`);
+          return line;
+        }),
+      );
+      this.words.scrollTop = 0;
+    }
+    this.film.hidden = !(cell.strip > 0 && this.aspect);
+    if (!this.film.hidden) {
+      const height = this.details.clientHeight - 12;
+      const width = Math.min(height * this.aspect, this.size.width * 0.4);
+      Object.assign(this.film.style, { width: `${width}px`, height: `${height}px` });
+      this.setFilm(this.film, cell, { width, height });
+    }
+    this.renderPlaying();
+  }
+
+  // -- filmstrips: one image, its pictures side by side, shown one at a time
+
+  setFilm(film, cell, box) {
+    const url = this.stripUrl(this.view.id, cell.chunk, cell.candidate);
+    if (!url) return;
+    if (!this.aspect) {
+      this.measure(url, cell.strip);
+      return;
+    }
+    const high = Math.max(box.height, box.width / this.aspect); // cover the box
+    const wide = high * this.aspect;
+    film.strip = { count: cell.strip, wide, left: (box.width - wide) / 2 };
+    film.style.backgroundImage = `url(${JSON.stringify(url)})`;
+    film.style.backgroundSize = `${wide * cell.strip}px ${high}px`;
+    film.style.backgroundPositionY = `${(box.height - high) / 2}px`;
+    showFrame(film, 0);
+  }
+
+  // The first filmstrip tells the shape of all pictures of the run.
+  measure(url, count) {
+    if (this.measuring === url) return;
+    this.measuring = url;
+    const image = new Image();
+    const { id } = this.view;
+    image.onload = () => {
+      this.measuring = null;
+      if (this.view.id !== id || this.aspect) return;
+      this.aspect = image.naturalWidth / count / image.naturalHeight;
+      this.render();
+    };
+    image.onerror = () => (this.measuring = null);
+    image.src = url;
+  }
+
+  // Plays what is hovered, focused or pinned; without motion wanted, only what is pinned.
+  renderPlaying() {
+    const current = this.reducedMotion.matches ? this.pinned : this.current();
+    const cell = current && this.columns.get(current.chunk)?.cells[current.candidate];
+    const films = current ? [cell?.film, this.film].filter((film) => film?.strip) : [];
+    for (const film of this.playing ?? []) if (!films.includes(film)) showFrame(film, 0);
+    this.playing = films;
+    const idle = !films.length;
+    if (idle === (this.timer === null)) return;
+    clearInterval(this.timer);
+    this.timer = idle ? null : setInterval(() => this.step(), FRAME_MS);
+    this.frame = 0;
+  }
+
+  step() {
+    this.frame += 1;
+    for (const film of this.playing) showFrame(film, this.frame % film.strip.count);
+  }
+
+  // -- choosing a candidate
+
+  // What the details tell about; null: nothing chosen.
+  current() {
+    return this.pinned ?? this.hovered ?? this.focused;
+  }
+
+  // The leading candidate of the newest chunk.
+  leading() {
+    const chunk = this.view.chunks.length - 1;
+    const candidate = this.view.path[chunk] ?? null;
+    return candidate === null ? null : { chunk, candidate };
+  }
+
+  choose(change) {
+    change();
+    this.renderColumns();
+    this.renderDetails();
+  }
+
+  hover(cell) {
+    if (!same(cell, this.hovered)) this.choose(() => (this.hovered = cell));
+  }
+
+  focus(cell) {
+    if (same(cell, this.focused)) return;
+    this.choose(() => {
+      this.focused = cell;
+      if (cell) this.tabStop = cell;
+    });
+  }
+
+  pin(cell) {
+    this.choose(() => (this.pinned = same(cell, this.pinned) ? null : cell));
+  }
+
+  key(event) {
+    const cell = cellAt(event.target);
+    if (!cell || event.ctrlKey || event.metaKey || event.altKey) return;
+    const { view } = this;
+    const last = view.chunks.length - 1;
+    const moves = {
+      ArrowLeft: [cell.chunk - 1, cell.candidate],
+      ArrowRight: [cell.chunk + 1, cell.candidate],
+      ArrowUp: [cell.chunk, cell.candidate - 1],
+      ArrowDown: [cell.chunk, cell.candidate + 1],
+      Home: [0, cell.candidate],
+      End: [last, cell.candidate],
+    };
+    if (moves[event.key]) this.moveTo(...moves[event.key]);
+    else if (event.key === "Enter" || event.key === " ") this.pin(cell);
+    else if (event.key === "Escape" && this.pinned) this.pin(this.pinned);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  moveTo(chunk, candidate) {
+    const cells = this.view.chunks[chunk]?.cells;
+    if (!cells || candidate < 0) return;
+    this.tabStop = { chunk, candidate: Math.min(candidate, cells.length - 1) };
+    this.bringIntoSight(chunk);
+    this.renderColumns();
+    const { root } = this.columns.get(chunk).cells[this.tabStop.candidate];
+    root.focus({ preventScroll: true });
+    root.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }
+}
+
+// Sizes in pixels for a view in a room: cards with pictures, or an overview of small cells.
+function layoutFor(view, room, chosen) {
+  const { planned, rows, lanes } = view;
+  const few = rows <= MOST_CARD_ROWS && planned <= MOST_CARD_CHUNKS;
+  const density = chosen ?? (few ? "cards" : "overview");
+  const cards = density === "cards";
+  const fair = Math.floor((room.width - GUTTER) / planned);
+  const pitch = cards ? clamp(fair, 112, 168) : clamp(fair, 16, 72);
+  const gap = cards ? 18 : Math.round(Math.min(12, pitch * 0.34));
+  const foot = pitch >= 100 ? FOOT : { memory: FOOT.memory, cost: FOOT.cost };
+  const footHeight = Object.values(foot).reduce((sum, height) => sum + height, 0);
+  const left = room.height - HEAD - footHeight;
+  const forTree = left - lanes.length * LANE.least;
+  const row = clamp(Math.floor(forTree / rows), cards ? 44 : 13, cards ? 84 : 24);
+  const tree = row * rows + 4;
+  const lane = clamp(Math.floor((left - tree) / Math.max(1, lanes.length)), LANE.least, LANE.most);
+  const width = GUTTER + planned * pitch;
+  const height = HEAD + tree + footHeight + lane * lanes.length;
+  const card = row - (cards ? 5 : 2);
+  const key = [density, pitch, row].join(" ");
+  return { density, pitch, gap, row, card, tree, foot, lane, width, height, key };
+}
+
+function placed(name, row, { row: high, card, pitch, gap }) {
+  const box = el("div", name);
+  const top = row * high + (high - card) / 2;
+  Object.assign(box.style, {
+    top: `${top}px`,
+    height: `${card}px`,
+    width: `${pitch - gap}px`,
+    left: `${gap}px`,
+  });
+  return box;
+}
+
+// Lines from the parents, the final path last, so that it lies on top.
+function paintLinks(links, chunk, { row, gap }) {
+  const lines = { pruned: "", kept: "", final: "" };
+  const middle = (index) => (index + 0.5) * row;
+  for (const { parent, candidate, state } of chunk?.cells ?? []) {
+    if (parent === null) continue;
+    const [from, to, bend] = [middle(parent), middle(candidate), gap / 2];
+    const kind = state === "final" ? "final" : state === "pruned" || state === "failed" ? "pruned" : "kept";
+    lines[kind] += `M0 ${from}C${bend} ${from} ${bend} ${to} ${gap} ${to}`;
+  }
+  const drawn = Object.entries(lines).filter(([, line]) => line);
+  links.replaceChildren(...drawn.map(([kind, d]) => svg("path", { class: kind, d })));
+}
+
+function paintFoot({ foot }, chunk, layout) {
+  const wide = layout.pitch >= 60;
+  const rows = [];
+  if (layout.foot.won) {
+    const won = el("div", "won");
+    won.style.height = `${layout.foot.won}px`;
+    won.append(span("who", `no. ${(chunk.winner ?? 0) + 1}`), span("", chunk.leadText));
+    won.title = `Candidate ${(chunk.winner ?? 0) + 1} won, ahead of the next by ${chunk.leadText}`;
+    rows.push(won);
+  }
+  const memory = el("div", "memory");
+  memory.style.height = `${layout.foot.memory}px`;
+  const [letter, meaning] = ROUTES[chunk.route] ?? ["–", "no route: leaves the window for good"];
+  const { sinksInUse } = chunk;
+  memory.append(span(`route ${chunk.route ?? "none"}`, letter));
+  if (wide && sinksInUse !== null) memory.append(span("", plural(sinksInUse, "sink")));
+  memory.title = `Chunk ${chunk.chunk + 1}: ${meaning}; ${plural(sinksInUse ?? 0, "sink")} in use`;
+  const cost = el("div", "cost");
+  cost.style.height = `${layout.foot.cost}px`;
+  cost.title = `${chunk.secondsText} (${chunk.phasesText}); K/V ${chunk.kvText}`;
+  if (wide) cost.append(span("", chunk.secondsText), span("", chunk.kvText));
+  rows.push(memory, cost);
+  foot.replaceChildren(...rows);
+}
+
+const DASHES = { best: "", mean: "2 3", short: "6 3", long: "7 3 2 3" };
+
+function drawLane({ name, lines, low, high }, top, { pitch, gap, lane }, weakest) {
+  const pad = 4;
+  const range = high - low || 1;
+  const x = (chunk) => chunk * pitch + gap + (pitch - gap) / 2;
+  const y = (value) => top + lane - pad - ((value - low) / range) * (lane - 2 * pad);
+  const shapes = [svg("line", { class: "floor", x1: 0, x2: "100%", y1: top, y2: top })];
+  for (const { label: kind, values } of lines) {
+    const dash = kind === "path" ? DASHES[name] : DASHES[kind];
+    shapes.push(
+      svg("path", { class: `line ${kind}`, d: linePath(values, x, y), "stroke-dasharray": dash }),
+    );
+  }
+  if (weakest?.score === name) {
+    const value = lines[0].values[weakest.chunk];
+    shapes.push(svg("circle", { class: "low", cx: x(weakest.chunk), cy: y(value), r: 3.5 }));
+  }
+  return shapes;
+}
+
+// A gap in the values is a gap in the line; a value alone is a dot.
+function linePath(values, x, y) {
+  let line = "";
+  let pen = false;
+  values.forEach((value, chunk) => {
+    if (value === null) {
+      pen = false;
+      return;
+    }
+    const point = `${x(chunk).toFixed(1)} ${y(value).toFixed(1)}`;
+    line += pen ? `L${point}` : `M${point}h0.01`;
+    pen = true;
+  });
+  return line;
+}
+
+function chartWords({ lanes }) {
+  const words = lanes.map(({ name, lowText, highText }) => `${name} from ${lowText} to ${highText}`);
+  return `Scores over the chunks: ${words.join("; ")}`;
+}
+
+function laneName({ name, lowText, highText }, height) {
+  const box = label(name, height);
+  box.title = `${name}: ${lowText} to ${highText}`;
+  const line = svg("svg", { width: 26, height: 4 });
+  const dash = name === "fused" ? DASHES.best : DASHES[name];
+  line.append(svg("line", { class: "sample", x1: 0, x2: 26, y1: 2, y2: 2, "stroke-dasharray": dash }));
+  box.append(line);
+  return box;
+}
+
+// What a screen reader says of a cell.
+function spoken(cell, chunk, { state }) {
+  const path = state === "done" ? "on the final path" : "on the leading path";
+  const fates = { final: path, alive: "path alive", kept: "branch ended", pruned: "pruned" };
+  const place = cell.rank === 0 ? "won" : cell.placeText && `kept as ${cell.placeText}`;
+  const scores = ["fused", "short", "long"]
+    .filter((name) => cell[name] !== null)
+    .map((name) => `${name} ${shown(cell[name], chunk.decimals[name])}`);
+  const fate = cell.failure ? `failed: ${cell.failure}` : fates[cell.state];
+  const words = [place, fate, ...scores].filter(Boolean).join(", ");
+  return `Chunk ${cell.chunk + 1}, candidate ${cell.candidate + 1}: ${words}`;
+}
+
+function legend() {
+  const box = el("footer", "legend");
+  const words = { final: "best path", alive: "alive", kept: "ended", pruned: "pruned", failed: "failed" };
+  for (const [state, word] of Object.entries(words)) {
+    box.append(el("span", "", span(`mark ${state}`, MARKS[state]), word));
+  }
+  for (const [route, word] of [["drop", "drop"], ["blend", "blend"], ["append", "append"]]) {
+    box.append(el("span", "", span(`route ${route}`, ROUTES[route][0]), word));
+  }
+  return box;
+}
+
+function factElement({ label: name, text }) {
+  return el("span", "fact", span("name", name), span("value", text));
+}
+
+// A visible button, and the file input it stands for.
+function openButton(onOpenReport) {
+  const input = el("input");
+  Object.assign(input, { type: "file", accept: ".jsonl,.json,.txt", hidden: true });
+  input.addEventListener("change", async () => {
+    const [file] = input.files;
+    input.value = ""; // the same file may be chosen again
+    if (file) onOpenReport(await file.text());
+  });
+  return [button("Open report", () => input.click()), input];
+}
+
+// What scrolls here does not zoom the canvas behind; all else passes.
+function keepWheel(event, part) {
+  if (event.ctrlKey || event.metaKey) return;
+  const down = part.scrollHeight > part.clientHeight + 1;
+  const across = part.scrollWidth > part.clientWidth + 1;
+  const sideways = Math.abs(event.deltaX) > Math.abs(event.deltaY) || event.shiftKey;
+  if (sideways ? !across : !down && !across) return;
+  event.stopPropagation();
+  if (sideways || down) return; // the browser scrolls it
+  event.preventDefault();
+  part.scrollLeft += event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1);
+}
+
+// A press on what can be used here does not drag the node; the middle button still pans.
+function keepPress(event) {
+  const used = event.target.closest(".scroller, .details, button, select, input");
+  if (event.button === 0 && used) event.stopPropagation();
+}
+
+function cellAt(target) {
+  const cell = target.closest?.(".cell");
+  if (!cell) return null;
+  return { chunk: Number(cell.dataset.chunk), candidate: Number(cell.dataset.candidate) };
+}
+
+const same = (a, b) => a?.chunk === b?.chunk && a?.candidate === b?.candidate;
+const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
+const shown = (value, decimals) => value.toFixed(decimals).replace("-", "\u2212");
+const plural = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+
+function showFrame(film, index) {
+  const { wide, left } = film.strip;
+  film.style.backgroundPositionX = `${left - index * wide}px`;
+}
+
+function el(tag, name = "", ...children) {
+  const element = document.createElement(tag);
+  if (name) element.className = name;
+  element.append(...children);
+  return element;
+}
+
+function span(name, text) {
+  const element = el("span", name);
+  element.textContent = text;
+  return element;
+}
+
+function label(text, height) {
+  const element = el("div", "label", span("", text));
+  element.style.height = `${height}px`;
+  return element;
+}
+
+function button(text, onClick) {
+  const element = el("button");
+  element.type = "button";
+  element.textContent = text;
+  element.addEventListener("click", onClick);
+  return element;
+}
+
+function svg(tag, attributes) {
+  const element = document.createElementNS(SVG, tag);
+  setAttributes(element, attributes);
+  return element;
+}
+
+function setAttributes(element, attributes) {
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+}
+
+function setText(element, text) {
+  if (element.textContent !== String(text)) element.textContent = text;
+}
