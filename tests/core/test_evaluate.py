@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stream_t1_core.curve import PANEL, WIDTH, axis_ticks, draw_curves
+from stream_t1_core.curve import PANEL, WIDTH, draw_curves
+from stream_t1_core.drawing import axis_ticks
 from stream_t1_core.evaluate import Evaluation, Marks, chunk_lengths, evaluate
 from stream_t1_core.rewards.base import Clips, Needs
 from stream_t1_core.rewards.drift import ColourDrift
