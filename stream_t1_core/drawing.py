@@ -86,7 +86,8 @@ def draw_panel(pen: Pen, curve: Curve, box: tuple[float, float, float, float]) -
     left, top, right, bottom = box
     upper, lower = top + ABOVE, bottom - BELOW
     pen.draw.rectangle([(left, top + 11), (left + 9, top + 20)], fill=curve.colour)
-    pen.text((left + 16, top + 16), pen.fitted(curve.heading, right - left - 176), "lm")
+    room = right - left - 32 - pen.font(FONT_SIZE).getlength(curve.note)
+    pen.text((left + 16, top + 16), pen.fitted(curve.heading, room), "lm")
     pen.text((right, top + 16), curve.note, "rm")
     shown = [score for score in (curve.whole, *curve.chunks) if math.isfinite(score)]
     ticks = axis_ticks(min(shown), max(shown)) if shown else []
