@@ -1,4 +1,4 @@
-"""Evaluate and Doctor in a real server."""
+"""Evaluate, Doctor, Save Report and Report Plot in a real server."""
 
 from __future__ import annotations
 
@@ -132,3 +132,84 @@ def test_the_doctor_counts_what_is_plugged_in(run: RunPrompt) -> None:
     assert "beam width 2, branch factor 2, window 12 latent frames, up to 15 of sinks" in text
     (text,) = run(doctor()).outputs["90"]["text"]
     assert "beam width 1, branch factor 1, window 12 latent frames, up to 3 of sinks" in text
+
+
+HOSTILE = "</script><img src=x onerror=alert(1)><!-- \u2028"
+
+
+def report_of(prompt: str, *more: str) -> str:
+    """A report of one chunk and two candidates, as a pipeline may hand it in."""
+    lost = {"parent": 0, "seed": 43, "short": 0.5, "long": 0.25, "fused": 0.25, "parts": {}}
+    lost |= {"route": None, "rank": None, "failure": None, "kept": False}
+    won = {**lost, "seed": 42, "long": 0.75, "fused": 0.75, "rank": 0, "kept": True}
+    done = {"event": "chunk_done", "chunk": 0, "candidates": [lost, won], "sinks": [1]}
+    done |= {"seconds": {"denoise": 1.0}, "kv_bytes": 1000, "left_out": {}}
+    started = {"event": "run_started", "version": 1, "settings": {}, "prompt": prompt, "chunks": 1}
+    ended = {"event": "run_done", "final_scores": [0.75], "best_beam": 0}
+    return "\n".join([*map(json.dumps, (started, done, ended)), *more])
+
+
+def given(text: str) -> dict:
+    return {"40": {"class_type": "PrimitiveStringMultiline", "inputs": {"value": text}}}
+
+
+def saved(prefix: str, report: list) -> dict:
+    inputs = {"report": report, "filename_prefix": prefix}
+    return {"41": {"class_type": "StreamT1SaveReport", "inputs": inputs}}
+
+
+def plotted(report: list) -> dict:
+    return {
+        "42": {"class_type": "StreamT1ReportPlot", "inputs": {"report": report}},
+        "43": {
+            "class_type": "SaveImage",
+            "inputs": {"images": ["42", 0], "filename_prefix": "plot"},
+        },
+    }
+
+
+def test_a_made_run_is_plotted_and_saved_as_lines_and_page(
+    run: RunPrompt, server: ComfyServer
+) -> None:
+    prompt = changed(made(703, frames=33), "StreamT1SaveReport", filename_prefix="pages/run")
+    done = run({**prompt, **plotted(["14", 2])})
+    assert done.error is None
+    told = done.outputs[id_of(prompt, "StreamT1SaveReport")]
+    (lines,), (page,) = told["reports"], told["pages"]
+    assert lines == {"filename": "run_00001_.jsonl", "subfolder": "pages", "type": "output"}
+    assert page == {"filename": "run_00001_.html", "subfolder": "pages", "type": "output"}
+    assert told["text"][0].splitlines() == ["pages/run_00001_.jsonl", "pages/run_00001_.html"]
+    record = (server.output / "pages" / "run_00001_.jsonl").read_text(encoding="utf-8")
+    text = (server.output / "pages" / "run_00001_.html").read_text(encoding="utf-8")
+    _, _, data = text.partition('id="run">')
+    messages = json.loads(data.partition("</script>")[0])["messages"]
+    assert [message["record"] for message in messages] == [*map(json.loads, record.splitlines())]
+    (drawn_file,) = done.outputs["43"]["images"]
+    picture = Image.open(server.output / drawn_file["filename"])
+    assert 900 <= picture.width <= 1280 and picture.height > 500
+
+
+def test_markup_in_a_report_is_text_in_page_and_plot(run: RunPrompt, server: ComfyServer) -> None:
+    done = run(
+        {**given(report_of(HOSTILE)), **saved("pages/evil", ["40", 0]), **plotted(["40", 0])}
+    )
+    assert done.error is None
+    (page,) = done.outputs["41"]["pages"]
+    text = (server.output / "pages" / page["filename"]).read_text(encoding="utf-8")
+    assert "<img" not in text and text.count("</script>") == 2
+    assert "<title>Stream-T1: &lt;/script&gt;&lt;img src=x" in text
+
+
+def test_a_report_without_a_page_is_saved_all_the_same(run: RunPrompt, server: ComfyServer) -> None:
+    broken = report_of("a red circle", "<html>")
+    done = run({**given(broken), **saved("pages/odd", ["40", 0])})
+    assert done.error is None
+    (lines,) = done.outputs["41"]["reports"]
+    assert (server.output / "pages" / lines["filename"]).read_text() == broken
+    assert "pages" not in done.outputs["41"]
+    assert "no page: report line 4 is not JSON" in done.outputs["41"]["text"][0]
+
+
+def test_a_plot_of_what_is_no_report_names_node_and_line(run: RunPrompt) -> None:
+    done = run({**given(report_of("a red circle", "{}")), **plotted(["40", 0])})
+    assert "Report Plot: report line 4: event null is not known" in done.error["exception_message"]

@@ -24,6 +24,7 @@ IDS = {
     "StreamT1MotionAmount",
     "StreamT1NoisePropagation",
     "StreamT1PickScore",
+    "StreamT1ReportPlot",
     "StreamT1RewardMix",
     "StreamT1RewardPruner",
     "StreamT1SaveReport",
