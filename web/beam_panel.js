@@ -6,15 +6,19 @@
 // Only columns in sight are in the page, so it stays as small for 120 chunks as for 10. Text from
 // prompts and files goes in as text, never as HTML.
 
-export const PANEL_HEIGHT = 480; // pixels; stream_t1.css `min-height` says the same
+export const PANEL_HEIGHT = 500; // pixels; stream_t1.css `min-height` says the same
 
-const GUTTER = 46; // pixels: names of rows, left of the columns
+const GUTTER = 50; // pixels: names of rows, left of the columns
 const OVERSCAN = 2; // columns drawn beyond each edge
 const HEAD = 18;
-const FOOT = { won: 14, memory: 19, cost: 14 };
-const LANE = { least: 18, most: 56 };
-const MOST_CARD_ROWS = 6;
+const NARROW = 400; // a panel narrower than this leaves out what the cards say too
+const CARD_FOOT = { won: 15, memory: 18, cost: 14 };
+const OVERVIEW_FOOT = { won: 12, memory: 16, sinks: 11, cost: 14 };
+const ROOMY_LANE = 40; // has room for its bounds
+const LANE = { least: 16, most: 72 };
 const MOST_CARD_CHUNKS = 24;
+const LEAST_CARD = { width: 112, height: 43 }; // pixels, with the gap between cards
+const CARD_TEXT = 66; // pixels wide, beside the picture
 const FRAME_MS = 150; // a picture of a playing filmstrip
 const NUMBER_PITCH = 44; // a column this wide has room for a number in the overview
 const SVG = "http://www.w3.org/2000/svg";
@@ -80,22 +84,24 @@ class BeamPanel {
     this.empty.textContent = EMPTY;
     this.scroller = el("div", "scroller");
     this.stage = el("div", "stage");
-    this.stage.setAttribute("role", "grid");
-    this.stage.setAttribute("aria-label", "Candidates: a row for each chunk");
+    this.grid = el("div", "grid");
+    this.grid.setAttribute("role", "grid");
+    this.grid.setAttribute("aria-label", "Candidates: a row for each chunk");
     this.gutter = el("div", "gutter");
     this.gutter.setAttribute("aria-hidden", "true");
     this.chart = svg("svg", { class: "chart", role: "img" });
-    this.stage.append(this.gutter, el("div", "chart-layer", this.chart));
+    this.stage.append(this.gutter, this.grid, el("div", "chart-layer", this.chart));
     this.scroller.append(this.stage);
     this.film = el("div", "film");
-    this.words = el("div", "words");
-    this.details = el("div", "details", this.film, this.words);
+    this.words = el("div", "lines");
+    this.details = el("div", "details", this.film, el("div", "words", this.words));
+    this.legend = legend();
     this.element.append(
       el("header", "", el("div", "top", this.status, tools), this.facts, this.prompt),
       this.empty,
       this.scroller,
       this.details,
-      legend(),
+      this.legend,
     );
   }
 
@@ -103,17 +109,17 @@ class BeamPanel {
     this.observer = new ResizeObserver(() => this.resized());
     this.observer.observe(this.scroller);
     this.scroller.addEventListener("scroll", () => this.scrolled(), { passive: true });
-    for (const part of [this.scroller, this.details]) {
+    for (const part of [this.scroller, this.words.parentElement]) {
       part.addEventListener("wheel", (event) => keepWheel(event, part), { passive: false });
     }
     this.element.addEventListener("pointerdown", keepPress);
-    const { stage } = this;
-    stage.addEventListener("pointerover", (event) => this.hover(cellAt(event.target)));
-    stage.addEventListener("pointerleave", () => this.hover(null));
-    stage.addEventListener("focusin", (event) => this.focus(cellAt(event.target)));
-    stage.addEventListener("focusout", () => this.focus(null));
-    stage.addEventListener("click", (event) => this.pin(cellAt(event.target)));
-    stage.addEventListener("keydown", (event) => this.key(event));
+    const { grid } = this;
+    grid.addEventListener("pointerover", (event) => this.hover(cellAt(event.target)));
+    grid.addEventListener("pointerleave", () => this.hover(null));
+    grid.addEventListener("focusin", (event) => this.focus(cellAt(event.target)));
+    grid.addEventListener("focusout", () => this.focus(null));
+    grid.addEventListener("click", (event) => this.pin(cellAt(event.target)));
+    grid.addEventListener("keydown", (event) => this.key(event));
   }
 
   destroy() {
@@ -151,8 +157,13 @@ class BeamPanel {
     this.render();
   }
 
-  resized() {
+  room() {
     const { clientWidth: width, clientHeight: height } = this.scroller;
+    return { width, height };
+  }
+
+  resized() {
+    const { width, height } = this.room();
     if (width === this.size.width && height === this.size.height) return;
     this.size = { width, height };
     this.render();
@@ -173,12 +184,16 @@ class BeamPanel {
     const some = view !== null && view.planned > 0;
     this.element.dataset.state = view?.state ?? "waiting";
     this.empty.hidden = some;
-    for (const part of [this.scroller, this.details, this.toggle]) part.hidden = !some;
+    for (const part of [this.facts, this.scroller, this.details, this.legend, this.toggle]) {
+      part.hidden = !some;
+    }
     setText(this.status, view?.status ?? "Waiting for a run");
     setText(this.prompt, view?.prompt ?? "");
     this.prompt.title = view?.prompt ?? "";
     this.renderFacts();
     if (!some) return;
+    if (!this.size.width) this.size = this.room();
+    if (!this.size.width) return; // not in a page yet: resized() comes back
     this.layout = layoutFor(view, this.size, this.density);
     this.element.dataset.density = this.layout.density;
     setText(this.toggle, this.layout.density === "cards" ? "Overview" : "Cards");
@@ -187,8 +202,8 @@ class BeamPanel {
     this.stage.style.setProperty("--pitch", `${pitch}px`);
     this.stage.style.setProperty("--gap", `${gap}px`);
     this.stage.style.setProperty("--chart", `${lane * view.lanes.length}px`);
-    this.stage.setAttribute("aria-rowcount", view.planned);
-    this.stage.setAttribute("aria-colcount", view.rows);
+    this.grid.setAttribute("aria-rowcount", view.planned);
+    this.grid.setAttribute("aria-colcount", view.rows);
     if (this.follow) this.scroll = this.newest();
     this.renderGutter();
     this.renderColumns();
@@ -207,7 +222,7 @@ class BeamPanel {
     const go = button(`weakest: chunk ${weakest.chunk + 1}`, () => this.show(weakest.chunk));
     go.title = `Lowest ${weakest.score} score of the path: ${weakest.text}. Go there.`;
     go.className = "weakest";
-    this.facts.append(go);
+    this.facts.children[0].after(go);
   }
 
   // Where the scroll stands with the newest chunk, and the next one, in sight.
@@ -255,8 +270,7 @@ class BeamPanel {
       rows.append(number);
     }
     const foot = el("div", "foot");
-    const names = { won: "won", memory: "memory", cost: "cost" };
-    for (const [name, height] of Object.entries(layout.foot)) foot.append(label(names[name], height));
+    for (const [name, height] of Object.entries(layout.foot)) foot.append(label(name, height));
     const scale = el("div", "scale");
     for (const lane of view.lanes) scale.append(laneName(lane, layout.lane));
     this.gutter.replaceChildren(head, rows, foot, scale);
@@ -292,14 +306,14 @@ class BeamPanel {
       column?.root.remove();
       column = this.buildColumn(chunk, data, kind);
       columns.set(chunk, column);
-      this.stage.append(column.root);
+      this.grid.append(column.root);
     }
-    const states = cells.map(({ state }) => state).join();
+    const states = [view.most.seconds, view.most.kvBytes, ...cells.map(({ state }) => state)].join();
     if (column.states !== states) {
       column.states = states;
       cells.forEach((cell, index) => this.paintCell(column.cells[index], cell, data));
       paintLinks(column.links, data, layout);
-      if (data) paintFoot(column, data, layout);
+      if (data) paintFoot(column.foot, data, layout, view.most);
     }
     const current = this.current();
     column.root.classList.toggle("current", current?.chunk === chunk);
@@ -325,8 +339,10 @@ class BeamPanel {
     root.setAttribute("aria-label", `Chunk ${chunk + 1}`);
     root.style.left = `${GUTTER + chunk * layout.pitch}px`;
     const head = el("div", "head");
-    const every = Math.ceil(24 / layout.pitch); // a number needs 24 pixels
-    if ((chunk + 1) % every === 0 || chunk === 0) setText(head, chunk + 1);
+    const every = [1, 2, 5, 10].find((step) => step * layout.pitch >= 28); // pixels for a number
+    const numbered = (chunk + 1) % every === 0 || chunk === 0;
+    if (numbered) setText(head, chunk + 1);
+    root.classList.toggle("numbered", numbered);
     const tree = el("div", "tree");
     tree.style.height = `${layout.tree}px`;
     const links = svg("svg", { class: "links", width: layout.gap, height: layout.tree });
@@ -348,35 +364,32 @@ class BeamPanel {
     root.setAttribute("aria-colindex", cell.candidate + 1);
     root.dataset.chunk = cell.chunk;
     root.dataset.candidate = cell.candidate;
-    const parts = { root, film: null };
-    if (layout.density === "cards" && cell.strip > 0) {
-      parts.film = el("div", "film");
-      root.append(parts.film);
-      const box = { width: Math.round((layout.pitch - layout.gap) * 0.44), height: layout.card };
-      this.setFilm(parts.film, cell, box);
-    }
-    return parts;
+    if (layout.density !== "cards" || !cell.strip) return { root, film: null };
+    const film = el("div", "film");
+    film.style.width = `${layout.thumb}px`;
+    this.setFilm(film, cell, { width: layout.thumb, height: layout.card });
+    return { root, film };
   }
 
   paintCell({ root, film }, cell, chunk) {
     const { layout, view } = this;
     root.className = `cell ${cell.state}${cell.rank === 0 ? " winner" : ""}${film ? " filmed" : ""}`;
     root.setAttribute("aria-label", spoken(cell, chunk, view));
-    const mark = span("mark", MARKS[cell.state]);
     const fused = cell.fused === null ? "–" : shown(cell.fused, chunk.decimals.fused);
-    const texts = [mark];
+    const children = [span("mark", MARKS[cell.state])];
     if (layout.density === "cards") {
-      if (cell.placeText) texts.push(span("place", cell.placeText));
+      if (cell.placeText) children.push(span("place", cell.placeText));
       const scores = el("div", "scores", span("fused", cell.failure ? "failed" : fused));
       for (const name of ["short", "long"]) {
         if (cell[name] === null || cell.failure) continue;
         scores.append(span("single", `${name} ${shown(cell[name], chunk.decimals[name])}`));
       }
-      texts.push(scores);
+      children.push(scores);
     } else if (layout.pitch >= NUMBER_PITCH) {
-      texts.push(span("fused", fused));
+      children.push(span("fused", fused));
     }
-    root.replaceChildren(...(film ? [film] : []), ...texts);
+    if (film) children.unshift(film);
+    root.replaceChildren(...children);
   }
 
   renderChart() {
@@ -411,12 +424,12 @@ class BeamPanel {
           return line;
         }),
       );
-      this.words.scrollTop = 0;
+      this.words.parentElement.scrollTop = 0;
     }
     this.film.hidden = !(cell.strip > 0 && this.aspect);
-    if (!this.film.hidden) {
-      const height = this.details.clientHeight - 12;
-      const width = Math.min(height * this.aspect, this.size.width * 0.4);
+    if (cell.strip > 0) {
+      const height = this.details.clientHeight - 12; // its padding
+      const width = Math.min(height * (this.aspect ?? 1), this.size.width * 0.3);
       Object.assign(this.film.style, { width: `${width}px`, height: `${height}px` });
       this.setFilm(this.film, cell, { width, height });
     }
@@ -548,24 +561,29 @@ class BeamPanel {
 // Sizes in pixels for a view in a room: cards with pictures, or an overview of small cells.
 function layoutFor(view, room, chosen) {
   const { planned, rows, lanes } = view;
-  const few = rows <= MOST_CARD_ROWS && planned <= MOST_CARD_CHUNKS;
-  const density = chosen ?? (few ? "cards" : "overview");
+  const feet = { cards: { ...CARD_FOOT }, overview: { ...OVERVIEW_FOOT } };
+  if (room.width < NARROW) delete feet.cards.won;
+  if (rows === 1) delete feet.cards.won, delete feet.overview.won;
+  const spare = (foot) => room.height - HEAD - sum(Object.values(foot)) - lanes.length * LANE.least - 4;
+  const fits = planned <= MOST_CARD_CHUNKS && rows * LEAST_CARD.height <= spare(feet.cards);
+  const density = chosen ?? (fits ? "cards" : "overview");
   const cards = density === "cards";
-  const fair = Math.floor((room.width - GUTTER) / planned);
-  const pitch = cards ? clamp(fair, 112, 168) : clamp(fair, 16, 72);
+  const wide = Math.max(1, room.width - GUTTER);
+  const fitting = Math.max(1, Math.min(planned, Math.floor(wide / LEAST_CARD.width))); // whole cards
+  const pitch = cards ? clamp(wide / fitting, LEAST_CARD.width, 220) : clamp(wide / planned, 15, 72);
   const gap = cards ? 18 : Math.round(Math.min(12, pitch * 0.34));
-  const foot = pitch >= 100 ? FOOT : { memory: FOOT.memory, cost: FOOT.cost };
-  const footHeight = Object.values(foot).reduce((sum, height) => sum + height, 0);
-  const left = room.height - HEAD - footHeight;
-  const forTree = left - lanes.length * LANE.least;
-  const row = clamp(Math.floor(forTree / rows), cards ? 44 : 13, cards ? 84 : 24);
+  const foot = feet[density];
+  const [least, most] = cards ? [LEAST_CARD.height, 100] : [11, 24];
+  const row = clamp(Math.floor(spare(foot) / rows), least, most);
   const tree = row * rows + 4;
-  const lane = clamp(Math.floor((left - tree) / Math.max(1, lanes.length)), LANE.least, LANE.most);
+  const more = (spare(foot) + 4 - tree) / Math.max(1, lanes.length);
+  const lane = clamp(Math.floor(LANE.least + more), LANE.least, LANE.most);
   const width = GUTTER + planned * pitch;
-  const height = HEAD + tree + footHeight + lane * lanes.length;
-  const card = row - (cards ? 5 : 2);
+  const height = HEAD + tree + sum(Object.values(foot)) + lane * lanes.length;
+  const card = cards ? row - 5 : Math.min(row - 2, Math.round(1.2 * (pitch - gap)));
+  const thumb = clamp(Math.round(pitch - gap - CARD_TEXT), 28, Math.round(card * 1.8));
   const key = [density, pitch, row].join(" ");
-  return { density, pitch, gap, row, card, tree, foot, lane, width, height, key };
+  return { density, pitch, gap, row, card, thumb, tree, foot, lane, width, height, key };
 }
 
 function placed(name, row, { row: high, card, pitch, gap }) {
@@ -582,41 +600,55 @@ function placed(name, row, { row: high, card, pitch, gap }) {
 
 // Lines from the parents, the final path last, so that it lies on top.
 function paintLinks(links, chunk, { row, gap }) {
-  const lines = { pruned: "", kept: "", final: "" };
+  const lines = { pruned: "", kept: "", alive: "", final: "" };
   const middle = (index) => (index + 0.5) * row;
   for (const { parent, candidate, state } of chunk?.cells ?? []) {
     if (parent === null) continue;
     const [from, to, bend] = [middle(parent), middle(candidate), gap / 2];
-    const kind = state === "final" ? "final" : state === "pruned" || state === "failed" ? "pruned" : "kept";
-    lines[kind] += `M0 ${from}C${bend} ${from} ${bend} ${to} ${gap} ${to}`;
+    lines[state === "failed" ? "pruned" : state] += `M0 ${from}C${bend} ${from} ${bend} ${to} ${gap} ${to}`;
   }
   const drawn = Object.entries(lines).filter(([, line]) => line);
   links.replaceChildren(...drawn.map(([kind, d]) => svg("path", { class: kind, d })));
 }
 
-function paintFoot({ foot }, chunk, layout) {
-  const wide = layout.pitch >= 60;
-  const rows = [];
-  if (layout.foot.won) {
-    const won = el("div", "won");
-    won.style.height = `${layout.foot.won}px`;
-    won.append(span("who", `no. ${(chunk.winner ?? 0) + 1}`), span("", chunk.leadText));
-    won.title = `Candidate ${(chunk.winner ?? 0) + 1} won, ahead of the next by ${chunk.leadText}`;
-    rows.push(won);
+function paintFoot(foot, chunk, layout, most) {
+  const { winner, leadText, route, sinksInUse } = chunk;
+  const [letter, meaning] = ROUTES[route] ?? ["–", "leaves the window for good"];
+  const sinks = plural(sinksInUse ?? 0, "sink");
+  const rows = {
+    won: [span("who", winner === null ? "–" : winner + 1)],
+    memory: [span(`route ${route ?? "none"}`, letter)],
+    sinks: [span("", sinksInUse ?? "")],
+    cost: [
+      bar("seconds", chunk.totalSeconds / most.seconds),
+      bar("bytes", chunk.kvBytes / most.kvBytes),
+    ],
+  };
+  if (layout.density === "cards") {
+    rows.won = [span("who", `no. ${winner + 1}`), span("", leadText)];
+    rows.memory.push(span("", sinksInUse === null ? "" : sinks));
+    rows.cost = [span("", chunk.secondsText), span("", chunk.kvText)];
   }
-  const memory = el("div", "memory");
-  memory.style.height = `${layout.foot.memory}px`;
-  const [letter, meaning] = ROUTES[chunk.route] ?? ["–", "no route: leaves the window for good"];
-  const { sinksInUse } = chunk;
-  memory.append(span(`route ${chunk.route ?? "none"}`, letter));
-  if (wide && sinksInUse !== null) memory.append(span("", plural(sinksInUse, "sink")));
-  memory.title = `Chunk ${chunk.chunk + 1}: ${meaning}; ${plural(sinksInUse ?? 0, "sink")} in use`;
-  const cost = el("div", "cost");
-  cost.style.height = `${layout.foot.cost}px`;
-  cost.title = `${chunk.secondsText} (${chunk.phasesText}); K/V ${chunk.kvText}`;
-  if (wide) cost.append(span("", chunk.secondsText), span("", chunk.kvText));
-  rows.push(memory, cost);
-  foot.replaceChildren(...rows);
+  const titles = {
+    won: `Candidate ${winner + 1} won; ${leadText} over the next`,
+    memory: `Chunk ${chunk.chunk + 1}: ${meaning}`,
+    sinks: `${sinks} in use`,
+    cost: `${chunk.secondsText} (${chunk.phasesText}); K/V ${chunk.kvText}`,
+  };
+  foot.replaceChildren(
+    ...Object.entries(layout.foot).map(([name, height]) => {
+      const row = el("div", name, ...rows[name]);
+      row.style.height = `${height}px`;
+      row.title = titles[name];
+      return row;
+    }),
+  );
+}
+
+function bar(name, share) {
+  const element = el("i", name);
+  element.style.height = `${Math.round(100 * share)}%`;
+  return element;
 }
 
 const DASHES = { best: "", mean: "2 3", short: "6 3", long: "7 3 2 3" };
@@ -668,6 +700,10 @@ function laneName({ name, lowText, highText }, height) {
   const dash = name === "fused" ? DASHES.best : DASHES[name];
   line.append(svg("line", { class: "sample", x1: 0, x2: 26, y1: 2, y2: 2, "stroke-dasharray": dash }));
   box.append(line);
+  if (height >= ROOMY_LANE) {
+    box.prepend(span("bound", highText));
+    box.append(span("bound", lowText));
+  }
   return box;
 }
 
@@ -686,13 +722,11 @@ function spoken(cell, chunk, { state }) {
 
 function legend() {
   const box = el("footer", "legend");
+  const entry = (symbol, word) => box.append(el("span", "", symbol, word));
   const words = { final: "best path", alive: "alive", kept: "ended", pruned: "pruned", failed: "failed" };
-  for (const [state, word] of Object.entries(words)) {
-    box.append(el("span", "", span(`mark ${state}`, MARKS[state]), word));
-  }
-  for (const [route, word] of [["drop", "drop"], ["blend", "blend"], ["append", "append"]]) {
-    box.append(el("span", "", span(`route ${route}`, ROUTES[route][0]), word));
-  }
+  entry(span("place", "1st"), "won its chunk");
+  for (const [state, word] of Object.entries(words)) entry(span(`mark ${state}`, MARKS[state]), word);
+  for (const route of ["drop", "blend", "append"]) entry(span(`route ${route}`, ROUTES[route][0]), route);
   return box;
 }
 
@@ -738,6 +772,7 @@ function cellAt(target) {
 }
 
 const same = (a, b) => a?.chunk === b?.chunk && a?.candidate === b?.candidate;
+const sum = (values) => values.reduce((total, value) => total + value, 0);
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 const shown = (value, decimals) => value.toFixed(decimals).replace("-", "\u2212");
 const plural = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;

@@ -138,6 +138,10 @@ export function viewOf(run) {
     id: run.id,
     gap: run.gap,
     prompt: run.started?.prompt ?? "",
+    most: {
+      seconds: roundUp(Math.max(0, ...chunks.map((chunk) => chunk?.totalSeconds ?? 0))),
+      kvBytes: roundUp(Math.max(0, ...chunks.map((chunk) => chunk?.kvBytes ?? 0))),
+    },
     settings: run.started?.settings ?? {},
     state: ended ?? (run.started || chunks.length ? "running" : "waiting"),
     reason: run.stopped ? reasonOf(run.stopped) : null,
@@ -175,7 +179,7 @@ function chunkOf({ record, strips }, chunk) {
     parts: candidate.parts,
     route: candidate.route,
     rank: candidate.rank,
-    placeText: candidate.rank === null ? "" : nth(candidate.rank + 1),
+    placeText: candidate.rank === null || record.candidates.length < 2 ? "" : nth(candidate.rank + 1),
     failure: candidate.failure,
     strip: strips[index] ?? 0, // pictures of its filmstrip
     state: candidate.failure ? "failed" : "pruned", // survivors: markPaths
@@ -193,7 +197,7 @@ function chunkOf({ record, strips }, chunk) {
     winner: winner?.candidate ?? null,
     next: next?.candidate ?? null, // best of the others
     kept: cells.filter(({ rank }) => rank !== null).length,
-    leadText: winner && next ? `+${gapText(winner.fused - next.fused, decimals.fused)}` : "",
+    leadText: winner && next ? `by ${gapText(winner.fused - next.fused, decimals.fused)}` : "",
     sinks: record.sinks,
     seconds: record.seconds,
     totalSeconds: total,
@@ -323,7 +327,7 @@ function factsOf({ state, chunks, planned, finalScores, bestBeam }) {
     const text = numberText(best, latest.decimals.fused);
     facts.push({ label: state === "done" ? "last chunk" : "best fused", text });
   }
-  facts.push({ label: "a chunk", text: secondsText(perChunk) });
+  facts.push({ label: "per chunk", text: secondsText(perChunk) });
   if (state === "running") {
     facts.push({ label: "left", text: `about ${secondsText(perChunk * (planned - made.length))}` });
   }
@@ -581,6 +585,12 @@ function secondsText(seconds) {
 function bytesText(bytes) {
   if (bytes >= 1e9) return `${(bytes / 1e9).toFixed(1)}\u00a0GB`;
   return `${(bytes / 1e6).toFixed(bytes < 9.95e6 ? 1 : 0)}\u00a0MB`;
+}
+
+// The next of 1, 2, 5, 10, 20 ...: a scale that seldom changes.
+function roundUp(value) {
+  const power = 10 ** Math.floor(Math.log10(value || 1));
+  return power * [1, 2, 5, 10].find((step) => step * power >= value);
 }
 
 function nth(place) {
