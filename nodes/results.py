@@ -46,7 +46,7 @@ class StreamT1SaveReport(io.ComfyNode):
         told = [str(Path(subfolder) / path.name)]
         try:
             page = report_page(report, {}, WEB)
-        except ValueError as error:  # the lines are saved all the same
+        except (ValueError, RecursionError) as error:  # the lines are saved all the same
             log.warning("Save Report: %s has no page: %s", path.name, error)
             told.append(f"no page: {error}")
         else:

@@ -123,7 +123,7 @@ def _header(run: RunRecord, plan: _Plan) -> list[str]:
     beam = "" if run.best_beam is None else f", best beam {run.best_beam + 1}"
     each = f" of {tried} candidate{'s' * (tried != 1)}" if tried else ""
     lines = [
-        f"Stream-T1 run {run.status}: {len(run.chunks)} of {run.planned} "
+        f"Stream-T1 run, {run.status}: {len(run.chunks)} of {run.planned} "
         f"chunks{each}{beam}, {seconds:.4g} seconds",
         f'prompt "{run.prompt}"' if run.prompt.strip() else "no prompt",
     ]
