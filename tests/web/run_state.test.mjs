@@ -1,0 +1,402 @@
+// What the panel makes of a run's messages, without a browser: `node --test tests/web`.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { test } from "node:test";
+
+import {
+  applyMessage,
+  emptyRun,
+  explain,
+  runFromReport,
+  viewOf,
+} from "../../web/run_state.js";
+
+const WEB = new URL("../../web/", import.meta.url);
+const HOSTILE = `<img src=x onerror=alert(1)></script><script>alert(2)</script> "'\\ \u202e`;
+const MEMORY = {
+  window_frames: 12,
+  sink_frames: 3,
+  max_sink_frames: 15,
+  alpha: 0.999,
+  short_gate: 0,
+  long_gate: 0.2,
+  routing: true,
+};
+
+function started({ chunks = 3, search = {}, memory = {}, prompt = "a red circle" } = {}) {
+  return {
+    event: "run_started",
+    version: 1,
+    prompt,
+    chunks,
+    denoiser_calls: 10,
+    settings: {
+      frames_per_chunk: 3,
+      search: { beam_width: 2, branch_factor: 2, span_chunks: 10, tau: 0.4, ...search },
+      memory: { ...MEMORY, ...memory },
+    },
+  };
+}
+
+const at = (parent, fused, rank, more = {}) => ({
+  parent,
+  seed: 42,
+  short: fused,
+  long: fused,
+  fused,
+  parts: {},
+  route: null,
+  rank,
+  failure: null,
+  kept: rank !== null,
+  ...more,
+});
+
+const made = (chunk, candidates, more = {}) => ({
+  event: "chunk_done",
+  chunk,
+  candidates,
+  sinks: [1, 2],
+  seconds: { denoise: 1, decode: 0.5, score: 0.25, commit: 0.25 },
+  kv_bytes: 2_500_000,
+  left_out: {},
+  ...more,
+});
+
+// Candidate 1 wins chunk 1, but only candidate 2 has continuations that are kept. At the end the
+// whole video of the second beam, candidate 4, scores best.
+const CHUNKS = [
+  made(0, [at(0, 0.9, 0), at(0, 0.8, 1), at(0, 0.2, null), at(0, 0.1, null)]),
+  made(1, [at(0, 0.3, null), at(0, 0.2, null), at(1, 0.71, 0), at(1, 0.6, 1)]),
+  made(2, [at(0, 0.5, null), at(0, 0.82, 0), at(1, 0.4, null), at(1, 0.71, 1)]),
+];
+const DONE = { event: "run_done", final_scores: [0.7, 0.75], best_beam: 1, seeds: [], routes: [] };
+
+const messagesOf = (records, run = "a") =>
+  records.map((record, seq) => ({ run, node: "12:7", workflow: null, seq, record }));
+const runOf = (...records) => messagesOf(records).reduce(applyMessage, emptyRun());
+const statesOf = (view, chunk) => view.chunks[chunk].cells.map(({ state }) => state);
+const textOf = (view, chunk, candidate) => explain(view, chunk, candidate).join(" ");
+
+function deepFreeze(value) {
+  if (typeof value !== "object" || value === null || Object.isFrozen(value)) return value;
+  Object.freeze(value);
+  Object.values(value).forEach(deepFreeze);
+  return value;
+}
+
+function longRun(chunks, beams, branches) {
+  let state = 1;
+  const random = () => (state = (state * 16807) % 2147483647) / 2147483647;
+  const records = [started({ chunks, search: { beam_width: beams, branch_factor: branches } })];
+  for (let chunk = 0; chunk < chunks; chunk++) {
+    const candidates = Array.from({ length: beams * branches }, (_, index) =>
+      at(chunk ? Math.floor(index / branches) : 0, random(), null),
+    );
+    const order = [...candidates].sort((a, b) => b.fused - a.fused);
+    order.slice(0, beams).forEach((candidate, rank) => (candidate.rank = rank));
+    records.push(made(chunk, candidates));
+  }
+  return [...records, { ...DONE, final_scores: Array(beams).fill(0.5), best_beam: 0 }];
+}
+
+test("nothing is known before the first message", () => {
+  const view = viewOf(emptyRun());
+  assert.equal(view.state, "waiting");
+  assert.deepEqual([view.chunks, view.path, view.facts, view.weakest], [[], [], [], null]);
+});
+
+test("a run goes from started to running to done", () => {
+  const states = [[], [CHUNKS[0]], [...CHUNKS, DONE]].map((records) => {
+    const { state, status } = viewOf(runOf(started(), ...records));
+    return `${state}: ${status}`;
+  });
+  assert.deepEqual(states, [
+    "running: Running: 0 of 3 chunks done",
+    "running: Running: 1 of 3 chunks done",
+    "done: Done: 3 chunks",
+  ]);
+});
+
+test("applying a message changes nothing that was there, and shares the chunks", () => {
+  let run = deepFreeze(emptyRun());
+  for (const message of messagesOf([started(), ...CHUNKS, DONE])) {
+    const before = run;
+    const copy = structuredClone(before);
+    run = deepFreeze(applyMessage(before, deepFreeze(message)));
+    assert.deepEqual(before, copy);
+    before.chunks.forEach((chunk, index) => assert.equal(run.chunks[index], chunk));
+  }
+  const view = viewOf(run);
+  for (const { cells } of view.chunks) {
+    for (const { chunk, candidate } of cells) explain(view, chunk, candidate);
+  }
+});
+
+test("a message applied twice, or late, changes nothing", () => {
+  const run = runOf(started(), ...CHUNKS);
+  for (const message of messagesOf([started(), ...CHUNKS])) {
+    assert.equal(applyMessage(run, message), run);
+  }
+});
+
+test("a gap is remembered, and what came is shown", () => {
+  const [first, , third, fourth] = messagesOf([started(), ...CHUNKS]);
+  const run = [first, third, fourth].reduce(applyMessage, emptyRun());
+  assert.equal(run.gap, true);
+  const view = viewOf(run);
+  assert.equal(view.chunks[0], null);
+  assert.equal(view.chunks[1].cells[2].parent, null);
+  assert.equal(view.status, "Running: 2 of 3 chunks done");
+  assert.match(textOf(view, 2, 1), /candidate 2 won/);
+  assert.match(textOf(view, 1, 2), /candidate 3 won/);
+  assert.equal(runOf(started(), ...CHUNKS).gap, false);
+});
+
+test("a page that comes late knows that it missed the start", () => {
+  const [, , third] = messagesOf([started(), ...CHUNKS]);
+  const run = applyMessage(emptyRun(), third);
+  assert.equal(run.gap, true);
+  assert.equal(viewOf(run).state, "running");
+});
+
+test("a message of another run starts afresh", () => {
+  const old = runOf(started(), ...CHUNKS, DONE);
+  const [message] = messagesOf([started({ chunks: 5 })], "b");
+  const view = viewOf(applyMessage(old, message));
+  assert.deepEqual([view.id, view.planned, view.chunks, view.gap], ["b", 5, [], false]);
+});
+
+test("before the end the path from the best of the newest chunk leads", () => {
+  const view = viewOf(runOf(started(), ...CHUNKS));
+  assert.deepEqual(view.path, [1, 2, 1]);
+  assert.deepEqual(statesOf(view, 0), ["kept", "final", "pruned", "pruned"]);
+  assert.deepEqual(statesOf(view, 1), ["pruned", "pruned", "final", "alive"]);
+  assert.equal(view.chunks[2].cells[1].parent, 2);
+  assert.match(textOf(view, 1, 3), /Its path is still alive, but does not lead\./);
+});
+
+test("the final path is the one chosen at the end, whoever won the chunks", () => {
+  const view = viewOf(runOf(started(), ...CHUNKS, DONE));
+  assert.deepEqual(view.path, [1, 3, 3]);
+  assert.deepEqual(statesOf(view, 2), ["pruned", "alive", "pruned", "final"]);
+  const second = textOf(view, 2, 3);
+  assert.match(second, /^Chunk 3: candidate 4 was kept as 2nd of 2; candidate 2 won\./);
+  assert.match(second, /because the chosen whole video scored best at the end \(0\.750, the next 0\.700\)/);
+  assert.match(textOf(view, 2, 1), /lasted to the end, but was not chosen/);
+  assert.match(
+    textOf(view, 0, 1),
+    /goes through it, because no continuation of candidate 1, which won here, was kept\./,
+  );
+});
+
+test("without whole-video scores no score is given as the reason", () => {
+  const view = viewOf(runOf(started(), ...CHUNKS, { ...DONE, final_scores: [null, null], best_beam: 0 }));
+  assert.deepEqual(view.path, [1, 2, 1]);
+  assert.doesNotMatch(textOf(view, 2, 3), /scored best/);
+});
+
+test("the words say by how much, against whom and by which reward", () => {
+  const chunk = made(0, [
+    at(0, 0.71, 1, { short: 0.1, long: 0.71 }),
+    at(0, 0.82, 0, { short: 0.4, long: 0.82 }),
+    at(0, 0.5, null),
+    at(0, 0.3, null),
+  ]);
+  const view = viewOf(runOf(started(), chunk));
+  assert.deepEqual(explain(view, 0, 1).slice(0, 4), [
+    "Chunk 1: candidate 2 won.",
+    "Fused 0.82 is the highest of 4, 0.11 above candidate 1.",
+    "Against candidate 1, short is 0.30 higher and long is 0.11 higher.",
+    "Here only long counts: long 0.82, short 0.40.",
+  ]);
+  assert.match(textOf(view, 0, 2), /3rd of 4, 0\.21 below candidate 1, the last of 2 kept\./);
+});
+
+test("the fusion is only stated where it gives the reported score", () => {
+  const candidate = at(0, 0.4 * 0.6 + 0.6 * 0.9, 0, { short: 0.6, long: 0.9 });
+  const chunks = [CHUNKS[0], CHUNKS[1], made(2, [candidate])];
+  assert.match(
+    textOf(viewOf(runOf(started(), ...chunks)), 2, 0),
+    /Fused = 40\u00a0% of short 0\.60 \+ 60\u00a0% of long 0\.90\./,
+  );
+  candidate.fused = 1.7;
+  assert.doesNotMatch(textOf(viewOf(runOf(started(), ...chunks)), 2, 0), /Fused = /);
+  const scaled = started({ search: { standardise: true } });
+  assert.match(textOf(viewOf(runOf(scaled, ...chunks)), 2, 0), /after each reward was put on the scale/);
+});
+
+test("equal scores: the words say that the earlier one wins", () => {
+  const view = viewOf(runOf(started(), made(0, [at(0, 0.5, 0), at(0, 0.5, 1)])));
+  assert.match(textOf(view, 0, 0), /the highest of 2, equal to candidate 2: of equals the one tried first wins/);
+});
+
+test("a small lead is not shown as none", () => {
+  const view = viewOf(runOf(started(), made(0, [at(0, 70, 0), at(0, 69.9999, 1), at(0, 10, null)])));
+  assert.match(textOf(view, 0, 0), /0\.0001 above candidate 2/);
+  assert.equal(view.chunks[0].leadText, "by 0.0001");
+});
+
+test("a failed candidate is failed, with its reason, and cannot win", () => {
+  const failed = at(0, null, null, { short: null, long: null, failure: "latent not finite" });
+  const view = viewOf(runOf(started(), made(0, [failed, at(0, 0.4, 0)])));
+  assert.deepEqual(statesOf(view, 0), ["failed", "final"]);
+  assert.match(textOf(view, 0, 0), /^Chunk 1: candidate 1 failed and could not win: latent not finite\./);
+  assert.match(textOf(view, 0, 1), /Fused 0\.40 is the only score: all others failed\./);
+});
+
+test("a single candidate is no winner over anybody", () => {
+  const view = viewOf(runOf(started(), made(0, [at(0, 0, 0, { short: null, long: null })])));
+  assert.match(textOf(view, 0, 0), /^Chunk 1: candidate 1 was the only one\./);
+  assert.equal(view.chunks[0].cells[0].placeText, "");
+});
+
+test("a stopped run shows what it has, and why it stopped", () => {
+  const stop = (reason) => viewOf(runOf(started(), CHUNKS[0], { event: "run_stopped", reason }));
+  const view = stop("InterruptProcessingException: ");
+  assert.equal(view.state, "stopped");
+  assert.equal(view.status, "Stopped after 1 of 3 chunks: cancelled");
+  assert.deepEqual(statesOf(view, 0), ["final", "alive", "pruned", "pruned"]);
+  assert.match(textOf(view, 0, 1), /was alive when the run stopped/);
+  assert.equal(stop("RuntimeError: no memory").reason, "RuntimeError: no memory");
+});
+
+test("memory: the route, when it is taken and why", () => {
+  const chunks = [0, 1, 2, 3, 4].map((chunk) =>
+    made(chunk, [at(0, [0.5, 0.6, 0.1, 0.9, 0.5][chunk], 0, { route: [null, "blend", "drop", "append", "blend"][chunk] })]),
+  );
+  const view = viewOf(runOf(started({ chunks: 7 }), ...chunks));
+  assert.deepEqual(
+    view.chunks.map(({ route }) => route),
+    ["sink", "blend", "drop", "append", "blend"],
+  );
+  assert.equal(view.chunks[0].sinksInUse, 1);
+  assert.match(textOf(view, 0, 0), /Its memory is the first sink/);
+  assert.match(
+    textOf(view, 1, 0),
+    /was blended into the newest sink \(blend\) before chunk 5: short 0\.60 against its path's mean 0\.50, long rose by 0\.10/,
+  );
+  assert.match(textOf(view, 2, 0), /will be dropped \(drop\) before chunk 6: short 0\.10 against/);
+  assert.match(textOf(view, 3, 0), /will be appended as a new sink \(append\), or blended where all 5/);
+  assert.match(textOf(view, 4, 0), /so its route \(blend\) has no effect/);
+  const off = viewOf(runOf(started({ chunks: 7, memory: { routing: false } }), made(0, [at(0, 1, 0)]), made(1, [at(0, 1, 0)])));
+  assert.match(textOf(off, 1, 0), /will be dropped \(drop\) before chunk 5: routing is off/);
+});
+
+test("rewards left out are named with the reason", () => {
+  const left_out = { "short.clip_score": "no weights" };
+  const view = viewOf(runOf(started(), made(0, [at(0, 0.5, 0)], { left_out })));
+  assert.deepEqual(view.chunks[0].leftOut, [["short.clip_score", "no weights"]]);
+  assert.match(textOf(view, 0, 0), /Reward short\.clip_score had no number in this chunk \(no weights\)/);
+});
+
+test("the chart has the best and the mean fused, and short and long of the path", () => {
+  const { series } = viewOf(runOf(started(), ...CHUNKS, DONE));
+  assert.deepEqual(series.best, [0.9, 0.71, 0.82]);
+  assert.deepEqual(series.short, [0.8, 0.6, 0.71]);
+  assert.equal(series.mean[0], (0.9 + 0.8 + 0.2 + 0.1) / 4);
+  assert.equal(viewOf(runOf(started(), ...CHUNKS, DONE)).weakest.chunk, 1);
+});
+
+test("facts are short: bytes as MB or GB, time left only while running", () => {
+  const facts = (...records) =>
+    viewOf(runOf(started(), ...records)).facts.map(({ label, text }) => `${label} ${text}`);
+  assert.deepEqual(facts(CHUNKS[0]), [
+    "best fused 0.90",
+    "per chunk 2.0\u00a0s",
+    "left about 4.0\u00a0s",
+    "K/V 2.5\u00a0MB",
+  ]);
+  assert.deepEqual(facts(...CHUNKS, DONE)[0], "whole video 0.750");
+  assert.ok(facts(made(0, [at(0, 1, 0)], { kv_bytes: 12_340_000_000 })).includes("K/V 12.3\u00a0GB"));
+});
+
+test("120 chunks of 16: a message costs little, and each chunk has one path", () => {
+  const messages = deepFreeze(messagesOf(longRun(120, 4, 4)));
+  let run = emptyRun();
+  let longest = 0;
+  for (const message of messages) {
+    const start = performance.now();
+    run = applyMessage(run, message);
+    const view = viewOf(run);
+    longest = Math.max(longest, performance.now() - start);
+    view.chunks.forEach(({ cells }) =>
+      assert.equal(cells.filter(({ state }) => state === "final").length, 1),
+    );
+  }
+  const view = viewOf(run);
+  assert.equal(view.path.length, 120);
+  for (let chunk = 1; chunk < 120; chunk++) {
+    const cell = view.chunks[chunk].cells[view.path[chunk]];
+    assert.equal(cell.parent, view.path[chunk - 1]);
+    assert.equal(view.chunks[chunk - 1].cells[cell.parent].rank, cell.parentRank);
+  }
+  for (const { cells } of view.chunks) {
+    for (const { chunk, candidate } of cells) assert.ok(explain(view, chunk, candidate).length > 2);
+  }
+  assert.ok(longest < 100, `${longest} ms`); // about 1 ms; a crowded machine may take longer
+});
+
+test("a report is the same run as its messages", () => {
+  const records = [started(), ...CHUNKS, DONE];
+  const text = records.map((record) => `${JSON.stringify(record)}\n`).join("");
+  const fromReport = viewOf(runFromReport(text));
+  const live = viewOf(runOf(...records));
+  assert.deepEqual({ ...fromReport, id: null }, { ...live, id: null });
+  assert.deepEqual(viewOf(runFromReport(text.replaceAll("\n", "\r\n"))), fromReport);
+});
+
+test("a report of an earlier version of the pack, without a prompt, opens", () => {
+  const { prompt, ...start } = started();
+  assert.equal(viewOf(runFromReport(JSON.stringify(start))).prompt, "");
+});
+
+test("a bad report names the line and what is wrong", () => {
+  const start = JSON.stringify(started());
+  const chunk = (change) => JSON.stringify({ ...CHUNKS[0], ...change });
+  const cases = [
+    ["", /line 1 .*empty/],
+    [`${start}\n{"event": "chunk_do`, /line 2 of the report is not JSON/],
+    [`${start}\n\n[1]`, /line 3 .*an object with "event"/],
+    [chunk({}), /line 1 .*run_started is expected first, not chunk_done/],
+    [JSON.stringify({ ...started(), version: 2 }), /line 1 .*version 2; this panel reads version 1/],
+    [JSON.stringify({ ...started(), chunks: 1e12 }), /line 1 .*chunks is 1000000000000/],
+    [`${start}\n${chunk({ chunk: 3 })}`, /line 2 .*chunk is 3; 0 to 2 is allowed/],
+    [`${start}\n${chunk({ chunk: -1 })}`, /line 2 .*chunk is -1/],
+    [`${start}\n${chunk({ candidates: [{ ...at(0, 1, 0), fused: HOSTILE }] })}`, /line 2 .*candidates/],
+    [`${start}\n${chunk({ candidates: [at(0, 1, null)] })}`, /line 2 .*no candidate has rank 0/],
+    [`${start}\n${chunk({ seconds: null })}`, /line 2 .*seconds/],
+    [`${start}\n{"event": "run_done"}`, /line 2 .*best_beam/],
+  ];
+  for (const [text, message] of cases) assert.throws(() => runFromReport(text), { message });
+});
+
+test("text from prompts, rewards and failures passes through as it is", () => {
+  const failed = at(0, null, null, { failure: HOSTILE });
+  const records = [
+    started({ prompt: HOSTILE }),
+    made(0, [at(0, 1, 0), failed], { left_out: { [HOSTILE]: HOSTILE } }),
+    { event: "run_stopped", reason: HOSTILE },
+  ];
+  for (const run of [runOf(...records), runFromReport(records.map((r) => JSON.stringify(r)).join("\n"))]) {
+    const view = viewOf(run);
+    assert.equal(view.prompt, HOSTILE);
+    assert.equal(view.chunks[0].cells[1].failure, HOSTILE);
+    assert.ok(textOf(view, 0, 1).includes(HOSTILE));
+    assert.ok(view.status.includes(HOSTILE.trim()));
+  }
+});
+
+test("state and drawing do nothing on import, import nothing, and fit into one module", async () => {
+  const files = ["run_state.js", "beam_panel.js"].map((name) => new URL(name, WEB));
+  const texts = await Promise.all(files.map((file) => readFile(file, "utf8")));
+  for (const text of texts) assert.doesNotMatch(text, /^import |innerHTML|insertAdjacentHTML|<\/script/m);
+  const both = texts.join("\n").replace(/^export /gm, "");
+  const page = await import(
+    `data:text/javascript,${encodeURIComponent(`${both}\nexport { viewOf, createPanel, PANEL_HEIGHT };`)}`
+  );
+  assert.equal(typeof page.createPanel, "function");
+  const css = await readFile(new URL("stream_t1.css", WEB), "utf8");
+  assert.ok(css.includes(`min-height: ${page.PANEL_HEIGHT}px`));
+});
