@@ -52,7 +52,8 @@ class BeamPanel {
     Object.assign(this, { viewOf, explain, stripUrl });
     this.view = null;
     this.columns = new Map(); // chunk -> what is in the page of it
-    this.size = { width: 0, height: 0 }; // of the scrolling part
+    this.marked = {}; // elements that stand out: the tab stop, the active one, the pinned one
+    this.size = { width: 0, height: 0, film: 0 }; // of the scrolling part, and of the filmstrip
     this.scroll = 0;
     this.follow = true; // keep the newest chunk in sight
     this.density = null; // "cards" or "overview" once chosen by hand
@@ -87,10 +88,15 @@ class BeamPanel {
     this.grid = el("div", "grid");
     this.grid.setAttribute("role", "grid");
     this.grid.setAttribute("aria-label", "Candidates: a row for each chunk");
-    this.gutter = el("div", "gutter");
-    this.gutter.setAttribute("aria-hidden", "true");
+    this.corner = el("div", "corner head");
+    setText(this.corner, "chunk");
+    this.heads = el("div", "heads");
+    this.numbers = el("div", "numbers");
+    this.names = el("div", "names");
+    this.feet = el("div", "feet");
     this.chart = svg("svg", { class: "chart", role: "img" });
-    this.stage.append(this.gutter, this.grid, el("div", "chart-layer", this.chart));
+    this.feet.append(this.chart);
+    this.stage.append(this.corner, this.heads, this.numbers, this.grid, this.names, this.feet);
     this.scroller.append(this.stage);
     this.film = el("div", "film");
     this.words = el("div", "lines");
@@ -137,8 +143,7 @@ class BeamPanel {
 
   // Another run: nothing chosen in the last one holds.
   reset() {
-    for (const column of this.columns.values()) column.root.remove();
-    this.columns.clear();
+    for (const chunk of this.columns.keys()) this.dropColumn(chunk);
     this.follow = this.view.state === "running";
     this.scroll = this.scroller.scrollLeft = 0;
     this.aspect = null;
@@ -159,13 +164,13 @@ class BeamPanel {
 
   room() {
     const { clientWidth: width, clientHeight: height } = this.scroller;
-    return { width, height };
+    return { width, height, film: this.details.clientHeight - 12 }; // less its padding
   }
 
   resized() {
-    const { width, height } = this.room();
-    if (width === this.size.width && height === this.size.height) return;
-    this.size = { width, height };
+    const size = this.room();
+    if (Object.keys(size).every((name) => size[name] === this.size[name])) return;
+    this.size = size;
     this.render();
   }
 
@@ -197,19 +202,33 @@ class BeamPanel {
     this.layout = layoutFor(view, this.size, this.density);
     this.element.dataset.density = this.layout.density;
     setText(this.toggle, this.layout.density === "cards" ? "Overview" : "Cards");
-    const { width, height, pitch, gap, lane } = this.layout;
-    Object.assign(this.stage.style, { width: `${width}px`, height: `${height}px` });
-    this.stage.style.setProperty("--pitch", `${pitch}px`);
-    this.stage.style.setProperty("--gap", `${gap}px`);
-    this.stage.style.setProperty("--chart", `${lane * view.lanes.length}px`);
-    this.grid.setAttribute("aria-rowcount", view.planned);
-    this.grid.setAttribute("aria-colcount", view.rows);
     if (this.follow) this.scroll = this.newest();
-    this.renderGutter();
+    this.renderFrame();
     this.renderColumns();
     this.renderChart();
     this.renderDetails();
     if (this.follow) this.scroller.scrollLeft = this.scroll;
+  }
+
+  // What the columns stand in: sizes, and the names of the rows.
+  renderFrame() {
+    const { layout, view } = this;
+    const lanes = view.lanes.map(({ name, lowText, highText }) => [name, lowText, highText]);
+    const key = JSON.stringify([layout, view.rows, view.planned, lanes]);
+    if (this.stage.dataset.key === key) return;
+    this.stage.dataset.key = key;
+    const { width, pitch, gap, tree, row, lane } = layout;
+    const foot = sum(Object.values(layout.foot));
+    this.stage.style.gridTemplate =
+      `${HEAD}px ${tree}px ${foot + lane * view.lanes.length}px / ${GUTTER}px ${width - GUTTER}px`;
+    this.stage.style.setProperty("--pitch", `${pitch}px`);
+    this.stage.style.setProperty("--gap", `${gap}px`);
+    this.grid.setAttribute("aria-rowcount", view.planned);
+    this.grid.setAttribute("aria-colcount", view.rows);
+    const numbers = Array.from({ length: view.rows }, (_, index) => label(index + 1, row));
+    this.numbers.replaceChildren(...numbers);
+    const names = Object.entries(layout.foot).map(([name, height]) => label(name, height));
+    this.names.replaceChildren(...names, ...view.lanes.map((one) => laneName(one, lane)));
   }
 
   renderFacts() {
@@ -252,30 +271,6 @@ class BeamPanel {
     this.scrolled();
   }
 
-  renderGutter() {
-    const { layout, view } = this;
-    const lanes = view.lanes.map(({ name, lowText, highText }) => [name, lowText, highText]);
-    const key = JSON.stringify([layout, view.rows, lanes]);
-    if (this.gutter.dataset.key === key) return;
-    this.gutter.dataset.key = key;
-    const head = el("div", "head");
-    setText(head, "chunk");
-    const rows = el("div", "rows");
-    rows.style.height = `${layout.tree}px`;
-    for (let row = 0; row < view.rows; row++) {
-      const number = el("span");
-      setText(number, row + 1);
-      number.style.top = `${row * layout.row}px`;
-      number.style.height = `${layout.row}px`;
-      rows.append(number);
-    }
-    const foot = el("div", "foot");
-    for (const [name, height] of Object.entries(layout.foot)) foot.append(label(name, height));
-    const scale = el("div", "scale");
-    for (const lane of view.lanes) scale.append(laneName(lane, layout.lane));
-    this.gutter.replaceChildren(head, rows, foot, scale);
-  }
-
   renderColumns() {
     const { layout, view, size, columns } = this;
     const first = Math.floor(this.scroll / layout.pitch) - OVERSCAN;
@@ -286,13 +281,16 @@ class BeamPanel {
     }
     this.tabStop = this.tabStop ?? this.leading();
     for (const cell of [this.tabStop, this.focused]) if (cell) wanted.add(cell.chunk);
-    for (const [chunk, column] of columns) {
-      if (wanted.has(chunk)) continue;
-      column.root.remove();
-      columns.delete(chunk);
-    }
+    for (const chunk of columns.keys()) if (!wanted.has(chunk)) this.dropColumn(chunk);
     for (const chunk of wanted) this.renderColumn(chunk);
+    this.renderMarks();
     this.renderPlaying();
+  }
+
+  dropColumn(chunk) {
+    const { head, root, foot } = this.columns.get(chunk);
+    for (const part of [head, root, foot]) part.remove();
+    this.columns.delete(chunk);
   }
 
   renderColumn(chunk) {
@@ -303,27 +301,41 @@ class BeamPanel {
     let column = columns.get(chunk);
     const hadFocus = column && column.kind !== kind && column.root.contains(document.activeElement);
     if (column?.kind !== kind) {
-      column?.root.remove();
+      if (column) this.dropColumn(chunk);
       column = this.buildColumn(chunk, data, kind);
       columns.set(chunk, column);
+      this.heads.append(column.head);
       this.grid.append(column.root);
+      this.feet.append(column.foot);
     }
-    const states = [view.most.seconds, view.most.kvBytes, ...cells.map(({ state }) => state)].join();
-    if (column.states !== states) {
+    const { seconds, kvBytes } = view.most;
+    const states = [seconds, kvBytes, ...cells.map(({ state }) => state)].join();
+    if (data && column.states !== states) {
       column.states = states;
       cells.forEach((cell, index) => this.paintCell(column.cells[index], cell, data));
       paintLinks(column.links, data, layout);
-      if (data) paintFoot(column.foot, data, layout, view.most);
-    }
-    const current = this.current();
-    column.root.classList.toggle("current", current?.chunk === chunk);
-    for (const [index, { root }] of column.cells.entries()) {
-      const is = (cell) => cell?.chunk === chunk && cell.candidate === index;
-      root.tabIndex = is(this.tabStop) ? 0 : -1;
-      root.setAttribute("aria-selected", is(this.pinned));
-      root.classList.toggle("active", Boolean(is(current)));
+      paintFoot(column.foot, data, layout, view.most);
     }
     if (hadFocus) column.cells[this.focused?.candidate ?? 0]?.root.focus({ preventScroll: true });
+  }
+
+  // Only what changed: a selection moves over thousands of cells.
+  renderMarks() {
+    const cellOf = (at) => (at && this.columns.get(at.chunk)?.cells[at.candidate]?.root) ?? null;
+    const current = this.current();
+    const column = (current && this.columns.get(current.chunk)?.root) ?? null;
+    this.mark("column", column, (root, on) => root.classList.toggle("current", on));
+    this.mark("active", cellOf(current), (root, on) => root.classList.toggle("active", on));
+    this.mark("stop", cellOf(this.tabStop), (root, on) => (root.tabIndex = on ? 0 : -1));
+    this.mark("pinned", cellOf(this.pinned), (root, on) => root.setAttribute("aria-selected", on));
+  }
+
+  mark(name, element, set) {
+    const before = this.marked[name];
+    if (before === element) return;
+    if (before) set(before, false);
+    if (element) set(element, true);
+    this.marked[name] = element;
   }
 
   // The chunk being made has empty places where its candidates will stand.
@@ -333,28 +345,22 @@ class BeamPanel {
 
   buildColumn(chunk, data, kind) {
     const { layout, view } = this;
-    const root = el("div", data ? "column" : "column unmade");
+    const root = el("div", "column");
     root.setAttribute("role", "row");
     root.setAttribute("aria-rowindex", chunk + 1);
     root.setAttribute("aria-label", `Chunk ${chunk + 1}`);
-    root.style.left = `${GUTTER + chunk * layout.pitch}px`;
-    const head = el("div", "head");
     const every = [1, 2, 5, 10].find((step) => step * layout.pitch >= 28); // pixels for a number
     const numbered = (chunk + 1) % every === 0 || chunk === 0;
-    if (numbered) setText(head, chunk + 1);
-    root.classList.toggle("numbered", numbered);
-    const tree = el("div", "tree");
-    tree.style.height = `${layout.tree}px`;
-    const links = svg("svg", { class: "links", width: layout.gap, height: layout.tree });
-    tree.append(links);
-    const cells = (data?.cells ?? []).map((cell) => this.buildCell(cell));
-    tree.append(...cells.map((cell) => cell.root));
-    if (this.ghost(chunk)) {
-      for (let row = 0; row < view.rows; row++) tree.append(placed("ghost", row, layout));
-    }
+    const head = span(data ? "head" : "head unmade", numbered ? chunk + 1 : "");
     const foot = el("div", "foot");
-    root.append(head, tree, foot);
-    return { root, kind, states: null, cells, links, foot };
+    for (const part of [head, root, foot]) part.style.left = `${chunk * layout.pitch}px`;
+    const links = svg("svg", { class: "links", width: layout.gap, height: layout.tree });
+    const cells = (data?.cells ?? []).map((cell) => this.buildCell(cell));
+    root.append(links, ...cells.map((cell) => cell.root));
+    if (this.ghost(chunk)) {
+      for (let row = 0; row < view.rows; row++) root.append(placed("ghost", row, layout));
+    }
+    return { head, root, foot, kind, states: null, cells, links };
   }
 
   buildCell(cell) {
@@ -364,16 +370,23 @@ class BeamPanel {
     root.setAttribute("aria-colindex", cell.candidate + 1);
     root.dataset.chunk = cell.chunk;
     root.dataset.candidate = cell.candidate;
-    if (layout.density !== "cards" || !cell.strip) return { root, film: null };
+    root.setAttribute("aria-selected", "false");
+    root.tabIndex = -1;
+    if (layout.density !== "cards" || !cell.strip) return { root, film: null, state: null };
     const film = el("div", "film");
     film.style.width = `${layout.thumb}px`;
     this.setFilm(film, cell, { width: layout.thumb, height: layout.card });
-    return { root, film };
+    return { root, film, state: null };
   }
 
-  paintCell({ root, film }, cell, chunk) {
+  paintCell(parts, cell, chunk) {
+    if (parts.state === cell.state) return;
+    parts.state = cell.state;
     const { layout, view } = this;
-    root.className = `cell ${cell.state}${cell.rank === 0 ? " winner" : ""}${film ? " filmed" : ""}`;
+    const { root, film } = parts;
+    const active = root === this.marked.active ? " active" : "";
+    const kind = `${cell.rank === 0 ? " winner" : ""}${film ? " filmed" : ""}${active}`;
+    root.className = `cell ${cell.state}${kind}`;
     root.setAttribute("aria-label", spoken(cell, chunk, view));
     const fused = cell.fused === null ? "–" : shown(cell.fused, chunk.decimals.fused);
     const children = [span("mark", MARKS[cell.state])];
@@ -428,7 +441,7 @@ class BeamPanel {
     }
     this.film.hidden = !(cell.strip > 0 && this.aspect);
     if (cell.strip > 0) {
-      const height = this.details.clientHeight - 12; // its padding
+      const height = this.size.film;
       const width = Math.min(height * (this.aspect ?? 1), this.size.width * 0.3);
       Object.assign(this.film.style, { width: `${width}px`, height: `${height}px` });
       this.setFilm(this.film, cell, { width, height });
@@ -579,11 +592,10 @@ function layoutFor(view, room, chosen) {
   const more = (spare(foot) + 4 - tree) / Math.max(1, lanes.length);
   const lane = clamp(Math.floor(LANE.least + more), LANE.least, LANE.most);
   const width = GUTTER + planned * pitch;
-  const height = HEAD + tree + sum(Object.values(foot)) + lane * lanes.length;
   const card = cards ? row - 5 : Math.min(row - 2, Math.round(1.2 * (pitch - gap)));
   const thumb = clamp(Math.round(pitch - gap - CARD_TEXT), 28, Math.round(card * 1.8));
   const key = [density, pitch, row].join(" ");
-  return { density, pitch, gap, row, card, thumb, tree, foot, lane, width, height, key };
+  return { density, pitch, gap, row, card, thumb, tree, foot, lane, width, key };
 }
 
 function placed(name, row, { row: high, card, pitch, gap }) {
