@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..stream_t1_core.plot import draw_report
 from ..stream_t1_core.report_page import report_page
+from .host.live import runs
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class StreamT1SaveReport(io.ComfyNode):
         saved = {"reports": [_saved(path, subfolder)]}
         told = [str(Path(subfolder) / path.name)]
         try:
-            page = report_page(report, {}, WEB)
+            page = report_page(report, runs.filmstrips(report), WEB)
         except (ValueError, RecursionError) as error:  # the lines are saved all the same
             log.warning("Save Report: %s has no page: %s", path.name, error)
             told.append(f"no page: {error}")

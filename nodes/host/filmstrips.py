@@ -5,7 +5,7 @@ All of a chunk together stay within a limit of bytes, so that a long search stay
 
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,10 @@ WIDEST = 96  # pixels of one picture
 MOST_PICTURES = 6
 
 
-@dataclass(frozen=True)
-class Filmstrip:
+class Filmstrip(NamedTuple):
     """``pictures`` pictures of equal size, left to right in time."""
 
-    jpeg: bytes = field(repr=False)
+    jpeg: bytes
     pictures: int
 
 

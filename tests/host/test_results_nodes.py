@@ -182,8 +182,10 @@ def test_a_made_run_is_plotted_and_saved_as_lines_and_page(
     record = (server.output / "pages" / "run_00001_.jsonl").read_text(encoding="utf-8")
     text = (server.output / "pages" / "run_00001_.html").read_text(encoding="utf-8")
     _, _, data = text.partition('id="run">')
-    messages = json.loads(data.partition("</script>")[0])["messages"]
-    assert [message["record"] for message in messages] == [*map(json.loads, record.splitlines())]
+    data = json.loads(data.partition("</script>")[0])
+    told = [message["record"] for message in data["messages"]]
+    assert told == [*map(json.loads, record.splitlines())]
+    assert len(data["strips"]) == 3 * 4  # the server remembers this run's pictures
     (drawn_file,) = done.outputs["43"]["images"]
     picture = Image.open(server.output / drawn_file["filename"])
     assert 900 <= picture.width <= 1280 and picture.height > 500
