@@ -11,7 +11,7 @@ export const PANEL_HEIGHT = 500; // pixels; stream_t1.css `min-height` says the 
 const GUTTER = 50; // pixels: names of rows, left of the columns
 const OVERSCAN = 2; // columns drawn beyond each edge
 const HEAD = 18;
-const NARROW = 400; // a panel narrower than this leaves out what the cards say too
+const NARROW = 440; // pixels: less room leaves out what the cards say too
 const CARD_FOOT = { won: 15, memory: 18, cost: 14 };
 const OVERVIEW_FOOT = { won: 12, memory: 16, sinks: 11, cost: 14 };
 const ROOMY_LANE = 40; // has room for its bounds
@@ -60,8 +60,10 @@ class BeamPanel {
     this.aspect = null; // of one picture of a filmstrip, width / height
     this.hovered = this.focused = this.pinned = null; // {chunk, candidate}
     this.tabStop = null;
-    this.frame = 0;
+    this.frame = 0; // of what plays
+    this.readOn = false; // the words were scrolled
     this.timer = null;
+    this.nextFrame = null;
     this.reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
     this.build(onOpenReport);
     this.listen();
@@ -115,7 +117,9 @@ class BeamPanel {
     this.observer = new ResizeObserver(() => this.resized());
     this.observer.observe(this.scroller);
     this.scroller.addEventListener("scroll", () => this.scrolled(), { passive: true });
-    for (const part of [this.scroller, this.words.parentElement]) {
+    const words = this.words.parentElement;
+    words.addEventListener("scroll", () => (this.readOn = true), { passive: true });
+    for (const part of [this.scroller, words]) {
       part.addEventListener("wheel", (event) => keepWheel(event, part), { passive: false });
     }
     this.element.addEventListener("pointerdown", keepPress);
@@ -131,6 +135,7 @@ class BeamPanel {
   destroy() {
     this.observer.disconnect();
     clearInterval(this.timer);
+    cancelAnimationFrame(this.nextFrame);
     this.element.remove();
   }
 
@@ -160,6 +165,7 @@ class BeamPanel {
   switchDensity() {
     this.density = this.layout.density === "cards" ? "overview" : "cards";
     this.render();
+    if (this.pinned) this.bringIntoSight(this.pinned.chunk);
   }
 
   room() {
@@ -171,6 +177,7 @@ class BeamPanel {
     const size = this.room();
     if (Object.keys(size).every((name) => size[name] === this.size[name])) return;
     this.size = size;
+    this.element.classList.toggle("narrow", size.width < NARROW);
     this.render();
   }
 
@@ -197,7 +204,6 @@ class BeamPanel {
     this.prompt.title = view?.prompt ?? "";
     this.renderFacts();
     if (!some) return;
-    if (!this.size.width) this.size = this.room();
     if (!this.size.width) return; // not in a page yet: resized() comes back
     this.layout = layoutFor(view, this.size, this.density);
     this.element.dataset.density = this.layout.density;
@@ -207,7 +213,15 @@ class BeamPanel {
     this.renderColumns();
     this.renderChart();
     this.renderDetails();
-    if (this.follow) this.scroller.scrollLeft = this.scroll;
+    if (this.follow) this.scrollSoon();
+  }
+
+  // With the next frame, which lays the page out anyway: at once it would be laid out twice.
+  scrollSoon() {
+    this.nextFrame ??= requestAnimationFrame(() => {
+      this.nextFrame = null;
+      if (this.follow) this.scroller.scrollLeft = this.scroll;
+    });
   }
 
   // What the columns stand in: sizes, and the names of the rows.
@@ -223,6 +237,7 @@ class BeamPanel {
       `${HEAD}px ${tree}px ${foot + lane * view.lanes.length}px / ${GUTTER}px ${width - GUTTER}px`;
     this.stage.style.setProperty("--pitch", `${pitch}px`);
     this.stage.style.setProperty("--gap", `${gap}px`);
+    this.stage.style.setProperty("--card", `${layout.card}px`);
     this.grid.setAttribute("aria-rowcount", view.planned);
     this.grid.setAttribute("aria-colcount", view.rows);
     const numbers = Array.from({ length: view.rows }, (_, index) => label(index + 1, row));
@@ -389,20 +404,18 @@ class BeamPanel {
     root.className = `cell ${cell.state}${kind}`;
     root.setAttribute("aria-label", spoken(cell, chunk, view));
     const fused = cell.fused === null ? "–" : shown(cell.fused, chunk.decimals.fused);
-    const children = [span("mark", MARKS[cell.state])];
-    if (layout.density === "cards") {
-      if (cell.placeText) children.push(span("place", cell.placeText));
-      const scores = el("div", "scores", span("fused", cell.failure ? "failed" : fused));
-      for (const name of ["short", "long"]) {
-        if (cell[name] === null || cell.failure) continue;
-        scores.append(span("single", `${name} ${shown(cell[name], chunk.decimals[name])}`));
-      }
-      children.push(scores);
-    } else if (layout.pitch >= NUMBER_PITCH) {
-      children.push(span("fused", fused));
+    const mark = MARKS[cell.state];
+    if (layout.density === "overview") {
+      setText(root, smallText(cell, mark, fused, layout));
+      return;
     }
-    if (film) children.unshift(film);
-    root.replaceChildren(...children);
+    const scores = el("div", "scores", span("fused", cell.failure ? "failed" : fused));
+    for (const name of ["short", "long"]) {
+      if (cell[name] === null || cell.failure) continue;
+      scores.append(span("single", `${name} ${shown(cell[name], chunk.decimals[name])}`));
+    }
+    root.replaceChildren(...(film ? [film] : []), span("mark", mark), scores);
+    if (cell.placeText) root.append(span("place", cell.placeText));
   }
 
   renderChart() {
@@ -437,7 +450,8 @@ class BeamPanel {
           return line;
         }),
       );
-      this.words.parentElement.scrollTop = 0;
+      if (this.readOn) this.words.parentElement.scrollTop = 0;
+      this.readOn = false;
     }
     this.film.hidden = !(cell.strip > 0 && this.aspect);
     if (cell.strip > 0) {
@@ -610,6 +624,13 @@ function placed(name, row, { row: high, card, pitch, gap }) {
   return box;
 }
 
+// A survivor off the path is a disc or a ring by its shape: it has room for its place.
+function smallText({ state, rank }, mark, fused, { pitch }) {
+  if (pitch >= NUMBER_PITCH) return `${mark} ${fused}`;
+  if (state !== "alive" && state !== "kept") return mark;
+  return pitch >= 24 ? rank + 1 : "";
+}
+
 // Lines from the parents, the final path last, so that it lies on top.
 function paintLinks(links, chunk, { row, gap }) {
   const lines = { pruned: "", kept: "", alive: "", final: "" };
@@ -628,9 +649,9 @@ function paintFoot(foot, chunk, layout, most) {
   const [letter, meaning] = ROUTES[route] ?? ["–", "leaves the window for good"];
   const sinks = plural(sinksInUse ?? 0, "sink");
   const rows = {
-    won: [span("who", winner === null ? "–" : winner + 1)],
+    won: [winner === null ? "–" : winner + 1],
     memory: [span(`route ${route ?? "none"}`, letter)],
-    sinks: [span("", sinksInUse ?? "")],
+    sinks: [sinksInUse ?? ""],
     cost: [
       bar("seconds", chunk.totalSeconds / most.seconds),
       bar("bytes", chunk.kvBytes / most.kvBytes),
