@@ -52,6 +52,7 @@ class BeamPanel {
     Object.assign(this, { viewOf, explain, stripUrl });
     this.view = null;
     this.columns = new Map(); // chunk -> what is in the page of it
+    this.drawn = {}; // what the header, the frame and the words show
     this.marked = {}; // elements that stand out: the tab stop, the active one, the pinned one
     this.size = { width: 0, height: 0, film: 0 }; // of the scrolling part, and of the filmstrip
     this.scroll = 0;
@@ -229,8 +230,8 @@ class BeamPanel {
     const { layout, view } = this;
     const lanes = view.lanes.map(({ name, lowText, highText }) => [name, lowText, highText]);
     const key = JSON.stringify([layout, view.rows, view.planned, lanes]);
-    if (this.stage.dataset.key === key) return;
-    this.stage.dataset.key = key;
+    if (this.drawn.frame === key) return;
+    this.drawn.frame = key;
     const { width, pitch, gap, tree, row, lane } = layout;
     const foot = sum(Object.values(layout.foot));
     this.stage.style.gridTemplate =
@@ -249,8 +250,8 @@ class BeamPanel {
   renderFacts() {
     const { facts = [], weakest = null } = this.view ?? {};
     const key = JSON.stringify([facts, weakest]);
-    if (this.facts.dataset.key === key) return;
-    this.facts.dataset.key = key;
+    if (this.drawn.facts === key) return;
+    this.drawn.facts = key;
     this.facts.replaceChildren(...facts.map(factElement));
     if (!weakest) return;
     const go = button(`weakest: chunk ${weakest.chunk + 1}`, () => this.show(weakest.chunk));
@@ -269,8 +270,7 @@ class BeamPanel {
 
   show(chunk) {
     const candidate = this.view.path[chunk] ?? 0;
-    this.pinned = { chunk, candidate };
-    this.tabStop = this.pinned;
+    this.pinned = this.tabStop = { chunk, candidate };
     this.bringIntoSight(chunk);
     this.renderColumns();
     this.renderDetails();
@@ -294,8 +294,7 @@ class BeamPanel {
     for (let chunk = Math.max(0, first); chunk <= Math.min(last, view.planned - 1); chunk++) {
       wanted.add(chunk);
     }
-    this.tabStop = this.tabStop ?? this.leading();
-    for (const cell of [this.tabStop, this.focused]) if (cell) wanted.add(cell.chunk);
+    for (const cell of [this.entry(), this.focused]) if (cell) wanted.add(cell.chunk);
     for (const chunk of columns.keys()) if (!wanted.has(chunk)) this.dropColumn(chunk);
     for (const chunk of wanted) this.renderColumn(chunk);
     this.renderMarks();
@@ -341,7 +340,7 @@ class BeamPanel {
     const column = (current && this.columns.get(current.chunk)?.root) ?? null;
     this.mark("column", column, (root, on) => root.classList.toggle("current", on));
     this.mark("active", cellOf(current), (root, on) => root.classList.toggle("active", on));
-    this.mark("stop", cellOf(this.tabStop), (root, on) => (root.tabIndex = on ? 0 : -1));
+    this.mark("entry", cellOf(this.entry()), (root, on) => (root.tabIndex = on ? 0 : -1));
     this.mark("pinned", cellOf(this.pinned), (root, on) => root.setAttribute("aria-selected", on));
   }
 
@@ -441,8 +440,8 @@ class BeamPanel {
     const cell = view.chunks[current.chunk].cells[current.candidate];
     const sentences = this.explain(view, current.chunk, current.candidate);
     const key = `${view.id} ${sentences.join(" ")}`;
-    if (this.words.dataset.key !== key) {
-      this.words.dataset.key = key;
+    if (this.drawn.words !== key) {
+      this.drawn.words = key;
       this.words.replaceChildren(
         ...sentences.map((sentence, index) => {
           const line = el("p", index ? "" : "first");
@@ -528,6 +527,11 @@ class BeamPanel {
     const chunk = this.view.chunks.length - 1;
     const candidate = this.view.path[chunk] ?? null;
     return candidate === null ? null : { chunk, candidate };
+  }
+
+  // The cell that Tab comes to: the one focused last.
+  entry() {
+    return this.tabStop ?? this.leading();
   }
 
   choose(change) {
@@ -729,15 +733,19 @@ function chartWords({ lanes }) {
 function laneName({ name, lowText, highText }, height) {
   const box = label(name, height);
   box.title = `${name}: ${lowText} to ${highText}`;
-  const line = svg("svg", { width: 26, height: 4 });
-  const dash = name === "fused" ? DASHES.best : DASHES[name];
-  line.append(svg("line", { class: "sample", x1: 0, x2: 26, y1: 2, y2: 2, "stroke-dasharray": dash }));
-  box.append(line);
+  box.append(sample(DASHES[name] ?? DASHES.best, 26));
   if (height >= ROOMY_LANE) {
     box.prepend(span("bound", highText));
     box.append(span("bound", lowText));
   }
   return box;
+}
+
+// A piece of a line of the chart.
+function sample(dash, width) {
+  const drawing = svg("svg", { width, height: 4, class: "sample" });
+  drawing.append(svg("line", { x1: 0, x2: width, y1: 2, y2: 2, "stroke-dasharray": dash }));
+  return drawing;
 }
 
 // What a screen reader says of a cell.
@@ -753,13 +761,30 @@ function spoken(cell, chunk, { state }) {
   return `Chunk ${cell.chunk + 1}, candidate ${cell.candidate + 1}: ${words}`;
 }
 
+const LEGEND = {
+  final: ["best path", "On the final path; before the end, on the path that leads"],
+  alive: ["alive", "Kept, and so is a continuation of it in the newest chunk"],
+  kept: ["ended", "Kept in its chunk, but its branch ended later"],
+  pruned: ["pruned", "Not among the best of its chunk"],
+  failed: ["failed", "Could not win"],
+};
+
 function legend() {
   const box = el("footer", "legend");
-  const entry = (symbol, word) => box.append(el("span", "", symbol, word));
-  const words = { final: "best path", alive: "alive", kept: "ended", pruned: "pruned", failed: "failed" };
-  entry(span("place", "1st"), "won its chunk");
-  for (const [state, word] of Object.entries(words)) entry(span(`mark ${state}`, MARKS[state]), word);
-  for (const route of ["drop", "blend", "append"]) entry(span(`route ${route}`, ROUTES[route][0]), route);
+  const entry = (symbol, word, title) => {
+    const item = el("span", "", symbol, word);
+    item.title = title;
+    box.append(item);
+  };
+  entry(span("place", "1st"), "won", "Had the highest fused score of its chunk");
+  for (const [state, texts] of Object.entries(LEGEND)) {
+    entry(span(`mark ${state}`, MARKS[state]), ...texts);
+  }
+  for (const route of ["drop", "blend", "append"]) {
+    const [letter, meaning] = ROUTES[route];
+    entry(span(`route ${route}`, letter), route, `When the chunk leaves the window: ${meaning}`);
+  }
+  entry(sample(DASHES.mean, 14), "mean", "Mean fused score of all candidates of a chunk");
   return box;
 }
 
