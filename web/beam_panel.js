@@ -8,19 +8,20 @@
 
 export const PANEL_HEIGHT = 500; // pixels; stream_t1.css `min-height` says the same
 
-const GUTTER = 50; // pixels: names of rows, left of the columns
-const OVERSCAN = 2; // columns drawn beyond each edge
+// Pixels, unless said otherwise.
+const GUTTER = 50; // names of the rows, left of the columns
 const HEAD = 18;
-const NARROW = 440; // pixels: less room leaves out what the cards say too
+const SPARE = 4;
+const NARROW = 440; // less room leaves out what the cards say too
+const CARD = { width: 112, mostWidth: 220, height: 43, mostHeight: 100, gap: 18, text: 66 };
 const CARD_FOOT = { won: 15, memory: 18, cost: 14 };
-const OVERVIEW_FOOT = { won: 12, memory: 16, sinks: 11, cost: 14 };
-const ROOMY_LANE = 40; // has room for its bounds
-const LANE = { least: 16, most: 72 };
-const MOST_CARD_CHUNKS = 24;
-const LEAST_CARD = { width: 112, height: 43 }; // pixels, with the gap between cards
-const CARD_TEXT = 66; // pixels wide, beside the picture
-const FRAME_MS = 150; // a picture of a playing filmstrip
+const SMALL = { width: 15, mostWidth: 72, height: 10, mostHeight: 24 };
+const SMALL_FOOT = { won: 12, memory: 16, sinks: 11, cost: 14 };
 const NUMBER_PITCH = 44; // a column this wide has room for a number in the overview
+const LANE = { least: 16, roomy: 40, most: 72 }; // a roomy one shows its bounds
+const OVERSCAN = 2; // columns drawn beyond each edge
+const MOST_CARD_CHUNKS = 24;
+const FRAME_MS = 150; // a picture of a playing filmstrip
 const SVG = "http://www.w3.org/2000/svg";
 
 const MARKS = { final: "★", alive: "●", kept: "○", pruned: "×", failed: "!" };
@@ -59,6 +60,9 @@ class BeamPanel {
     this.follow = true; // keep the newest chunk in sight
     this.density = null; // "cards" or "overview" once chosen by hand
     this.aspect = null; // of one picture of a filmstrip, width / height
+    this.measuring = null; // URL of the filmstrip that will tell it
+    this.missing = new Set(); // URLs of filmstrips that could not be had
+    this.busy = false; // columns change: a focus that comes and goes with them is no choice
     this.hovered = this.focused = this.pinned = null; // {chunk, candidate}
     this.tabStop = null;
     this.frame = 0; // of what plays
@@ -149,10 +153,12 @@ class BeamPanel {
 
   // Another run: nothing chosen in the last one holds.
   reset() {
+    this.busy = true;
     for (const chunk of this.columns.keys()) this.dropColumn(chunk);
+    this.busy = false;
     this.follow = this.view.state === "running";
     this.scroll = this.scroller.scrollLeft = 0;
-    this.aspect = null;
+    this.aspect = this.measuring = null;
     this.hovered = this.focused = this.pinned = this.tabStop = null;
   }
 
@@ -204,8 +210,7 @@ class BeamPanel {
     setText(this.prompt, view?.prompt ?? "");
     this.prompt.title = view?.prompt ?? "";
     this.renderFacts();
-    if (!some) return;
-    if (!this.size.width) return; // not in a page yet: resized() comes back
+    if (!some || !this.size.width) return; // without a size: resized() comes back
     this.layout = layoutFor(view, this.size, this.density);
     this.element.dataset.density = this.layout.density;
     setText(this.toggle, this.layout.density === "cards" ? "Overview" : "Cards");
@@ -228,14 +233,20 @@ class BeamPanel {
   // What the columns stand in: sizes, and the names of the rows.
   renderFrame() {
     const { layout, view } = this;
-    const lanes = view.lanes.map(({ name, lowText, highText }) => [name, lowText, highText]);
-    const key = JSON.stringify([layout, view.rows, view.planned, lanes]);
+    const { pitch, gap, tree, row, lane } = layout;
+    const bounds = view.lanes.map(({ name, lowText, highText }) => [name, lowText, highText]);
+    const names = JSON.stringify([layout.foot, lane, bounds]);
+    if (this.drawn.names !== names) {
+      this.drawn.names = names;
+      const rows = Object.entries(layout.foot).map(([name, height]) => label(name, height));
+      this.names.replaceChildren(...rows, ...view.lanes.map((one) => laneName(one, lane)));
+    }
+    const key = JSON.stringify([layout, view.rows, view.planned, view.lanes.length]);
     if (this.drawn.frame === key) return;
     this.drawn.frame = key;
-    const { width, pitch, gap, tree, row, lane } = layout;
-    const foot = sum(Object.values(layout.foot));
-    this.stage.style.gridTemplate =
-      `${HEAD}px ${tree}px ${foot + lane * view.lanes.length}px / ${GUTTER}px ${width - GUTTER}px`;
+    const foot = sum(Object.values(layout.foot)) + lane * view.lanes.length;
+    this.stage.style.gridTemplateRows = `${HEAD}px ${tree + SPARE}px ${foot}px`;
+    this.stage.style.gridTemplateColumns = `${GUTTER}px ${view.planned * pitch}px`;
     this.stage.style.setProperty("--pitch", `${pitch}px`);
     this.stage.style.setProperty("--gap", `${gap}px`);
     this.stage.style.setProperty("--card", `${layout.card}px`);
@@ -243,8 +254,6 @@ class BeamPanel {
     this.grid.setAttribute("aria-colcount", view.rows);
     const numbers = Array.from({ length: view.rows }, (_, index) => label(index + 1, row));
     this.numbers.replaceChildren(...numbers);
-    const names = Object.entries(layout.foot).map(([name, height]) => label(name, height));
-    this.names.replaceChildren(...names, ...view.lanes.map((one) => laneName(one, lane)));
   }
 
   renderFacts() {
@@ -262,10 +271,9 @@ class BeamPanel {
 
   // Where the scroll stands with the newest chunk, and the next one, in sight.
   newest() {
-    const { pitch, width } = this.layout;
-    const made = this.view.chunks.length + (this.view.state === "running" ? 1 : 0);
-    const edge = Math.min(width, GUTTER + made * pitch);
-    return Math.max(0, edge - this.size.width);
+    const { chunks, planned, state } = this.view;
+    const shown = Math.min(planned, chunks.length + (state === "running" ? 1 : 0));
+    return Math.max(0, GUTTER + shown * this.layout.pitch - this.size.width);
   }
 
   show(chunk) {
@@ -295,8 +303,10 @@ class BeamPanel {
       wanted.add(chunk);
     }
     for (const cell of [this.entry(), this.focused]) if (cell) wanted.add(cell.chunk);
+    this.busy = true;
     for (const chunk of columns.keys()) if (!wanted.has(chunk)) this.dropColumn(chunk);
     for (const chunk of wanted) this.renderColumn(chunk);
+    this.busy = false;
     this.renderMarks();
     this.renderPlaying();
   }
@@ -311,10 +321,13 @@ class BeamPanel {
     const { layout, view, columns } = this;
     const data = view.chunks[chunk] ?? null;
     const cells = data?.cells ?? [];
-    const kind = `${layout.key} ${cells.length} ${this.aspect} ${view.state} ${this.ghost(chunk)}`;
+    const { density, pitch, row } = layout;
+    const shape = `${density} ${pitch} ${row} ${cells.length} ${this.aspect}`;
+    const kind = `${shape} ${view.state} ${this.ghost(chunk)}`;
     let column = columns.get(chunk);
-    const hadFocus = column && column.kind !== kind && column.root.contains(document.activeElement);
+    let focused = null;
     if (column?.kind !== kind) {
+      focused = column?.root.contains(document.activeElement) ? this.focused : null;
       if (column) this.dropColumn(chunk);
       column = this.buildColumn(chunk, data, kind);
       columns.set(chunk, column);
@@ -330,7 +343,7 @@ class BeamPanel {
       paintLinks(column.links, data, layout);
       paintFoot(column.foot, data, layout, view.most);
     }
-    if (hadFocus) column.cells[this.focused?.candidate ?? 0]?.root.focus({ preventScroll: true });
+    if (focused) column.cells[focused.candidate].root.focus({ preventScroll: true });
   }
 
   // Only what changed: a selection moves over thousands of cells.
@@ -419,7 +432,7 @@ class BeamPanel {
 
   renderChart() {
     const { view, layout, chart } = this;
-    const width = layout.width - GUTTER;
+    const width = view.planned * layout.pitch;
     const height = layout.lane * view.lanes.length;
     setAttributes(chart, { width, height, viewBox: `0 0 ${width} ${height}` });
     chart.setAttribute("aria-label", chartWords(view));
@@ -482,17 +495,17 @@ class BeamPanel {
 
   // The first filmstrip tells the shape of all pictures of the run.
   measure(url, count) {
-    if (this.measuring === url) return;
+    if (this.measuring || this.missing.has(url)) return;
     this.measuring = url;
     const image = new Image();
-    const { id } = this.view;
-    image.onload = () => {
+    const done = () => {
+      if (this.measuring !== url) return; // another run by now
       this.measuring = null;
-      if (this.view.id !== id || this.aspect) return;
-      this.aspect = image.naturalWidth / count / image.naturalHeight;
-      this.render();
+      if (image.naturalWidth) this.aspect = image.naturalWidth / count / image.naturalHeight;
+      else this.missing.add(url);
+      if (this.aspect) this.render();
     };
-    image.onerror = () => (this.measuring = null);
+    image.onload = image.onerror = done;
     image.src = url;
   }
 
@@ -536,6 +549,7 @@ class BeamPanel {
 
   choose(change) {
     change();
+    if (this.busy) return;
     this.renderColumns();
     this.renderDetails();
   }
@@ -589,31 +603,44 @@ class BeamPanel {
   }
 }
 
-// Sizes in pixels for a view in a room: cards with pictures, or an overview of small cells.
+// Sizes in pixels for a view in a room: cards with pictures where they fit, else small cells.
 function layoutFor(view, room, chosen) {
-  const { planned, rows, lanes } = view;
-  const feet = { cards: { ...CARD_FOOT }, overview: { ...OVERVIEW_FOOT } };
-  if (room.width < NARROW) delete feet.cards.won;
-  if (rows === 1) delete feet.cards.won, delete feet.overview.won;
-  const spare = (foot) => room.height - HEAD - sum(Object.values(foot)) - lanes.length * LANE.least - 4;
-  const fits = planned <= MOST_CARD_CHUNKS && rows * LEAST_CARD.height <= spare(feet.cards);
-  const density = chosen ?? (fits ? "cards" : "overview");
-  const cards = density === "cards";
+  const cards = cardLayout(view, room);
+  const fits = view.planned <= MOST_CARD_CHUNKS && cards.tree <= cards.forTree;
+  const overview = chosen === "overview" || (!fits && chosen !== "cards");
+  return overview ? overviewLayout(view, room) : cards;
+}
+
+function cardLayout(view, room) {
+  const { won, ...less } = CARD_FOOT;
+  const foot = room.width < NARROW || view.rows === 1 ? less : CARD_FOOT;
   const wide = Math.max(1, room.width - GUTTER);
-  const fitting = Math.max(1, Math.min(planned, Math.floor(wide / LEAST_CARD.width))); // whole cards
-  const pitch = cards ? clamp(wide / fitting, LEAST_CARD.width, 220) : clamp(wide / planned, 15, 72);
-  const gap = cards ? 18 : Math.round(Math.min(12, pitch * 0.34));
-  const foot = feet[density];
-  const [least, most] = cards ? [LEAST_CARD.height, 100] : [11, 24];
-  const row = clamp(Math.floor(spare(foot) / rows), least, most);
-  const tree = row * rows + 4;
-  const more = (spare(foot) + 4 - tree) / Math.max(1, lanes.length);
-  const lane = clamp(Math.floor(LANE.least + more), LANE.least, LANE.most);
-  const width = GUTTER + planned * pitch;
-  const card = cards ? row - 5 : Math.min(row - 2, Math.round(1.2 * (pitch - gap)));
-  const thumb = clamp(Math.round(pitch - gap - CARD_TEXT), 28, Math.round(card * 1.8));
-  const key = [density, pitch, row].join(" ");
-  return { density, pitch, gap, row, card, thumb, tree, foot, lane, width, key };
+  const whole = Math.max(1, Math.floor(wide / CARD.width)); // columns, none of them cut off
+  const pitch = clamp(wide / Math.min(view.planned, whole), CARD.width, CARD.mostWidth);
+  const rows = rowLayout(view, room, foot, CARD.height, CARD.mostHeight);
+  const card = rows.row - 5;
+  const thumb = clamp(Math.round(pitch - CARD.gap - CARD.text), 28, Math.round(card * 1.8));
+  return { density: "cards", ...rows, foot, pitch, gap: CARD.gap, card, thumb };
+}
+
+function overviewLayout(view, room) {
+  const { won, ...less } = SMALL_FOOT;
+  const foot = view.rows === 1 ? less : SMALL_FOOT;
+  const pitch = clamp((room.width - GUTTER) / view.planned, SMALL.width, SMALL.mostWidth);
+  const gap = Math.round(Math.min(12, pitch * 0.34));
+  const rows = rowLayout(view, room, foot, SMALL.height, SMALL.mostHeight);
+  const card = Math.min(rows.row - 2, Math.round(1.2 * (pitch - gap)));
+  return { density: "overview", ...rows, foot, pitch, gap, card };
+}
+
+// Heights: of a row of the tree first, then what is left for the lanes of the chart.
+function rowLayout({ rows, lanes }, room, foot, least, most) {
+  const free = room.height - HEAD - sum(Object.values(foot)) - SPARE;
+  const forTree = free - lanes.length * LANE.least;
+  const row = clamp(Math.floor(forTree / rows), least, most);
+  const tree = row * rows;
+  const lane = Math.floor((free - tree) / Math.max(1, lanes.length));
+  return { row, tree, forTree, lane: clamp(lane, LANE.least, LANE.most) };
 }
 
 function placed(name, row, { row: high, card, pitch, gap }) {
@@ -642,7 +669,8 @@ function paintLinks(links, chunk, { row, gap }) {
   for (const { parent, candidate, state } of chunk?.cells ?? []) {
     if (parent === null) continue;
     const [from, to, bend] = [middle(parent), middle(candidate), gap / 2];
-    lines[state === "failed" ? "pruned" : state] += `M0 ${from}C${bend} ${from} ${bend} ${to} ${gap} ${to}`;
+    const curve = `M0 ${from}C${bend} ${from} ${bend} ${to} ${gap} ${to}`;
+    lines[state === "failed" ? "pruned" : state] += curve;
   }
   const drawn = Object.entries(lines).filter(([, line]) => line);
   links.replaceChildren(...drawn.map(([kind, d]) => svg("path", { class: kind, d })));
@@ -667,7 +695,7 @@ function paintFoot(foot, chunk, layout, most) {
     rows.cost = [span("", chunk.secondsText), span("", chunk.kvText)];
   }
   const titles = {
-    won: `Candidate ${winner + 1} won; ${leadText} over the next`,
+    won: `Chunk ${chunk.chunk + 1}: candidate ${winner + 1} won ${leadText}`,
     memory: `Chunk ${chunk.chunk + 1}: ${meaning}`,
     sinks: `${sinks} in use`,
     cost: `${chunk.secondsText} (${chunk.phasesText}); K/V ${chunk.kvText}`,
@@ -726,15 +754,15 @@ function linePath(values, x, y) {
 }
 
 function chartWords({ lanes }) {
-  const words = lanes.map(({ name, lowText, highText }) => `${name} from ${lowText} to ${highText}`);
-  return `Scores over the chunks: ${words.join("; ")}`;
+  const ranges = lanes.map((lane) => `${lane.name} from ${lane.lowText} to ${lane.highText}`);
+  return `Scores over the chunks: ${ranges.join("; ")}`;
 }
 
 function laneName({ name, lowText, highText }, height) {
   const box = label(name, height);
   box.title = `${name}: ${lowText} to ${highText}`;
   box.append(sample(DASHES[name] ?? DASHES.best, 26));
-  if (height >= ROOMY_LANE) {
+  if (height >= LANE.roomy) {
     box.prepend(span("bound", highText));
     box.append(span("bound", lowText));
   }
@@ -807,12 +835,13 @@ function openButton(onOpenReport) {
 // What scrolls here does not zoom the canvas behind; all else passes.
 function keepWheel(event, part) {
   if (event.ctrlKey || event.metaKey) return;
-  const down = part.scrollHeight > part.clientHeight + 1;
+  const high = part.scrollHeight - part.clientHeight;
   const across = part.scrollWidth > part.clientWidth + 1;
   const sideways = Math.abs(event.deltaX) > Math.abs(event.deltaY) || event.shiftKey;
-  if (sideways ? !across : !down && !across) return;
+  if (sideways ? !across : high <= 1 && !across) return;
   event.stopPropagation();
-  if (sideways || down) return; // the browser scrolls it
+  const atEnd = event.deltaY < 0 ? part.scrollTop <= 1 : part.scrollTop >= high - 1;
+  if (sideways || !atEnd || !across) return; // the browser scrolls it
   event.preventDefault();
   part.scrollLeft += event.deltaY * (event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 16 : 1);
 }

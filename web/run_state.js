@@ -167,6 +167,7 @@ function expected({ started }) {
 }
 
 function chunkOf({ record, strips }, chunk) {
+  const alone = record.candidates.length === 1;
   const cells = record.candidates.map((candidate, index) => ({
     chunk,
     candidate: index,
@@ -179,7 +180,7 @@ function chunkOf({ record, strips }, chunk) {
     parts: candidate.parts,
     route: candidate.route,
     rank: candidate.rank,
-    placeText: candidate.rank === null || record.candidates.length < 2 ? "" : nth(candidate.rank + 1),
+    placeText: candidate.rank === null || alone ? "" : nth(candidate.rank + 1),
     failure: candidate.failure,
     strip: strips[index] ?? 0, // pictures of its filmstrip
     state: candidate.failure ? "failed" : "pruned", // survivors: markPaths
@@ -336,7 +337,9 @@ function factsOf({ state, chunks, planned, finalScores, bestBeam }) {
 }
 
 function reasonOf({ reason }) {
-  const text = String(reason ?? "").trim().replace(/:$/, "");
+  const text = String(reason ?? "")
+    .trim()
+    .replace(/:$/, "");
   return text === "InterruptProcessingException" ? "cancelled" : text || "no reason given";
 }
 
@@ -473,9 +476,7 @@ function scoredBest({ finalScores, bestBeam }) {
   if (best === null) return null;
   const others = finalScores.filter((score, beam) => beam !== bestBeam && score !== null);
   const digits = decimalsFor(finalScores);
-  const against = others.length
-    ? `, the next ${numberText(Math.max(...others), digits)}`
-    : "";
+  const against = others.length ? `, the next ${numberText(Math.max(...others), digits)}` : "";
   return `the chosen whole video scored best at the end (${numberText(best, digits)}${against})`;
 }
 
@@ -522,7 +523,8 @@ function routeReason({ chunks, settings }, cell) {
   const usual = mean(earlier);
   const gain = cell.short - usual;
   const digits = decimalsFor([cell.short, usual]);
-  const scores = `short ${numberText(cell.short, digits)} against its path's mean ${numberText(usual, digits)}`;
+  const [own, path] = [cell.short, usual].map((score) => numberText(score, digits));
+  const scores = `short ${own} against its path's mean ${path}`;
   if (!(gain > short_gate)) return cell.route === "drop" ? `: ${scores}` : "";
   const fall = parent.long - cell.long;
   const moved = fall > 0 ? "fell by" : "rose by";
@@ -535,7 +537,9 @@ function origin({ chunks }, cell) {
   const seed = `Seed ${cell.seed}`;
   if (cell.chunk === 0) return `${seed}, from fresh noise.`;
   const parent = chunks[cell.chunk - 1]?.cells[cell.parent];
-  return parent ? `${seed}, continues ${named(parent.candidate)} of chunk ${cell.chunk}.` : `${seed}.`;
+  return parent
+    ? `${seed}, continues ${named(parent.candidate)} of chunk ${cell.chunk}.`
+    : `${seed}.`;
 }
 
 function singles({ parts }) {
@@ -595,7 +599,7 @@ function roundUp(value) {
 
 function nth(place) {
   const teen = place % 100 > 10 && place % 100 < 14;
-  return `${place}${teen ? "th" : ["th", "st", "nd", "rd"][place % 10] ?? "th"}`;
+  return `${place}${teen ? "th" : (["th", "st", "nd", "rd"][place % 10] ?? "th")}`;
 }
 
 const count = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
