@@ -147,7 +147,9 @@ class BeamPanel {
   draw(run) {
     const before = this.view;
     this.view = this.viewOf(run);
-    if (before?.id !== this.view.id) this.reset();
+    // A second report has the first one's id.
+    const fewer = this.view.chunks.length < (before?.chunks.length ?? 0);
+    if (before?.id !== this.view.id || fewer) this.reset();
     this.render();
   }
 
@@ -163,10 +165,13 @@ class BeamPanel {
   }
 
   setRuns(runs, current, onChange) {
+    this.runs.onchange = () => onChange(this.runs.value);
+    const key = JSON.stringify([runs, current]);
+    if (this.drawn.runs === key) return; // an open list stays open
+    this.drawn.runs = key;
     this.runs.replaceChildren(...runs.map(({ run, label }) => new Option(label, run)));
     this.runs.hidden = runs.length < 2;
     this.runs.value = current;
-    this.runs.onchange = () => onChange(this.runs.value);
   }
 
   switchDensity() {
@@ -302,7 +307,7 @@ class BeamPanel {
     for (let chunk = Math.max(0, first); chunk <= Math.min(last, view.planned - 1); chunk++) {
       wanted.add(chunk);
     }
-    for (const cell of [this.entry(), this.focused]) if (cell) wanted.add(cell.chunk);
+    for (const at of [this.entry(), this.focused]) if (this.exists(at)) wanted.add(at.chunk);
     this.busy = true;
     for (const chunk of columns.keys()) if (!wanted.has(chunk)) this.dropColumn(chunk);
     for (const chunk of wanted) this.renderColumn(chunk);
@@ -343,7 +348,7 @@ class BeamPanel {
       paintLinks(column.links, data, layout);
       paintFoot(column.foot, data, layout, view.most);
     }
-    if (focused) column.cells[focused.candidate].root.focus({ preventScroll: true });
+    if (focused) column.cells[focused.candidate]?.root.focus({ preventScroll: true });
   }
 
   // Only what changed: a selection moves over thousands of cells.
@@ -532,7 +537,7 @@ class BeamPanel {
 
   // What the details tell about; null: nothing chosen.
   current() {
-    return this.pinned ?? this.hovered ?? this.focused;
+    return [this.pinned, this.hovered, this.focused].find((at) => this.exists(at)) ?? null;
   }
 
   // The leading candidate of the newest chunk.
@@ -544,7 +549,11 @@ class BeamPanel {
 
   // The cell that Tab comes to: the one focused last.
   entry() {
-    return this.tabStop ?? this.leading();
+    return this.exists(this.tabStop) ? this.tabStop : this.leading();
+  }
+
+  exists(at) {
+    return at !== null && this.view.chunks[at.chunk]?.cells[at.candidate] !== undefined;
   }
 
   choose(change) {
