@@ -328,10 +328,10 @@ class BeamPanel {
     const cells = data?.cells ?? [];
     const { density, pitch, row } = layout;
     const shape = `${density} ${pitch} ${row} ${cells.length} ${this.aspect}`;
-    const kind = `${shape} ${view.state} ${this.ghost(chunk)}`;
+    const kind = `${shape} ${this.ghost(chunk)}`;
     let column = columns.get(chunk);
     let focused = null;
-    if (column?.kind !== kind) {
+    if (column?.kind !== kind || column.source !== data?.source) {
       focused = column?.root.contains(document.activeElement) ? this.focused : null;
       if (column) this.dropColumn(chunk);
       column = this.buildColumn(chunk, data, kind);
@@ -392,7 +392,7 @@ class BeamPanel {
     if (this.ghost(chunk)) {
       for (let row = 0; row < view.rows; row++) root.append(placed("ghost", row, layout));
     }
-    return { head, root, foot, kind, states: null, cells, links };
+    return { head, root, foot, kind, source: data?.source, states: null, cells, links };
   }
 
   buildCell(cell) {
@@ -414,12 +414,12 @@ class BeamPanel {
   paintCell(parts, cell, chunk) {
     if (parts.state === cell.state) return;
     parts.state = cell.state;
-    const { layout, view } = this;
+    const { layout } = this;
     const { root, film } = parts;
     const active = root === this.marked.active ? " active" : "";
     const kind = `${cell.rank === 0 ? " winner" : ""}${film ? " filmed" : ""}${active}`;
     root.className = `cell ${cell.state}${kind}`;
-    root.setAttribute("aria-label", spoken(cell, chunk, view));
+    root.setAttribute("aria-label", spoken(cell, chunk));
     const fused = cell.fused === null ? "–" : shown(cell.fused, chunk.decimals.fused);
     const mark = MARKS[cell.state];
     if (layout.density === "overview") {
@@ -786,9 +786,13 @@ function sample(dash, width) {
 }
 
 // What a screen reader says of a cell.
-function spoken(cell, chunk, { state }) {
-  const path = state === "done" ? "on the final path" : "on the leading path";
-  const fates = { final: path, alive: "path alive", kept: "branch ended", pruned: "pruned" };
+function spoken(cell, chunk) {
+  const fates = {
+    final: "on the best path",
+    alive: "path alive",
+    kept: "branch ended",
+    pruned: "pruned",
+  };
   const place = cell.rank === 0 ? "won" : cell.placeText && `kept as ${cell.placeText}`;
   const scores = ["fused", "short", "long"]
     .filter((name) => cell[name] !== null)

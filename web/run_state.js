@@ -192,6 +192,7 @@ function chunkOf({ record, strips }, chunk) {
   const next = bestOf(cells.filter((cell) => cell !== winner));
   const total = Object.values(record.seconds).reduce((sum, seconds) => sum + (seconds ?? 0), 0);
   return {
+    source: record, // the same object as long as nothing changed in it
     chunk,
     cells,
     decimals,
