@@ -351,8 +351,8 @@ export function explain(view, chunk, candidate) {
   return [
     outcome(view, here, cell),
     ...(cell.failure ? [] : standing(here, cell)),
-    ...(cell.failure ? [] : composition(view, here, cell)),
     ...fate(view, here, cell),
+    ...(cell.failure ? [] : composition(view, here, cell)),
     ...memory(view, cell),
     ...here.leftOut.map(
       ([name, reason]) => `Reward ${name} had no number in this chunk (${reason}): left out.`,

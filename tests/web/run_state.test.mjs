@@ -204,10 +204,11 @@ test("the words say by how much, against whom and by which reward", () => {
     at(0, 0.3, null),
   ]);
   const view = viewOf(runOf(started(), chunk));
-  assert.deepEqual(explain(view, 0, 1).slice(0, 4), [
+  assert.deepEqual(explain(view, 0, 1).slice(0, 5), [
     "Chunk 1: candidate 2 won.",
     "Fused 0.82 is the highest of 4, 0.11 above candidate 1.",
     "Against candidate 1, short is 0.30 higher and long is 0.11 higher.",
+    "The leading path goes through it.",
     "Here only long counts: long 0.82, short 0.40.",
   ]);
   assert.match(textOf(view, 0, 2), /3rd of 4, 0\.21 below candidate 1, the last of 2 kept\./);
