@@ -184,6 +184,7 @@ def main() -> None:
         result = {
             "machine": platform.processor() or platform.machine(),
             "cpu_count": os.cpu_count(),
+            "load_average": round(os.getloadavg()[0], 1),  # before: 0 is a machine of its own
             "chromium": browser.version,
             "python": platform.python_version(),
             "chunks": CHUNKS,
