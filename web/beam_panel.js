@@ -13,7 +13,7 @@ const GUTTER = 50; // names of the rows, left of the columns
 const HEAD = 18;
 const SPARE = 4;
 const NARROW = 440; // less room leaves out what the cards say too
-const CARD = { width: 112, mostWidth: 220, height: 43, mostHeight: 100, gap: 18, text: 66 };
+const CARD = { width: 109, mostWidth: 220, height: 43, mostHeight: 100, gap: 15, text: 66 };
 const CARD_FOOT = { won: 15, memory: 18, cost: 14 };
 const SMALL = { width: 15, mostWidth: 72, height: 10, mostHeight: 24 };
 const SMALL_FOOT = { won: 12, memory: 16, sinks: 11, cost: 14 };
@@ -746,18 +746,15 @@ function drawLane({ name, lines, low, high }, top, { pitch, gap, lane }, weakest
   return shapes;
 }
 
-// A gap in the values is a gap in the line; a value alone is a dot.
+// A gap in the values is a gap in the line; a value alone is a short dash.
 function linePath(values, x, y) {
   let line = "";
-  let pen = false;
   values.forEach((value, chunk) => {
-    if (value === null) {
-      pen = false;
-      return;
-    }
+    if (value === null) return;
     const point = `${x(chunk).toFixed(1)} ${y(value).toFixed(1)}`;
-    line += pen ? `L${point}` : `M${point}h0.01`;
-    pen = true;
+    const [before, after] = [values[chunk - 1] ?? null, values[chunk + 1] ?? null];
+    if (before !== null) line += `L${point}`;
+    else line += after === null ? `M${point}m-4 0h8` : `M${point}`;
   });
   return line;
 }
