@@ -111,8 +111,9 @@ class StreamT1RewardPruner(io.ComfyNode):
                     io.Boolean.Input(
                         "strict",
                         default=False,
-                        tooltip="On: a reward that fails stops the run. Off: it is reported, and "
-                        "the chunk is scored without it.",
+                        tooltip="On: a reward that fails stops the run. Off: it is reported. "
+                        "Without a number for any candidate it is left out of the chunk; a "
+                        "candidate that it has no number for cannot win.",
                     )
                 ),
             ],

@@ -72,9 +72,9 @@ class Search:
     spread include the chunk at hand. Otherwise rewards are added as they are, as released. Scores
     that are reported, and the memory's gates, are as they are in both cases.
 
-    ``strict``: a reward that fails ends the run. Otherwise it is reported; where it has a number
-    for none of a chunk's candidates it is left out of that chunk's scores, and a candidate that it
-    has no number for cannot win.
+    ``strict``: a reward that fails, or gives no finite number, ends the run. Otherwise it is
+    reported; where it has a number for none of a chunk's candidates it is left out of that chunk's
+    scores, and a candidate that it has no number for cannot win.
     """
 
     beam_width: int = 2

@@ -104,9 +104,9 @@ def score(
     spans = [_span(c, critic, config) for c in alive] if critic.long else []
     parts |= _judge("long", critic.long, spans, alive, critic, config)
     seen = count_in(seen, {name: part.values.tolist() for name, part in parts.items()})
-    used = parts
-    if not config.plan.strict:
-        used = {name: part for name, part in parts.items() if torch.isfinite(part.values).any()}
+    if config.plan.strict:
+        _check_all(parts, f"chunk {chunk + 1}")
+    used = {name: part for name, part in parts.items() if torch.isfinite(part.values).any()}
     left_out = {
         name: part.error or "not a finite number for any candidate"
         for name, part in parts.items()
@@ -118,11 +118,12 @@ def score(
     scored = {}
     for i, candidate in enumerate(alive):
         short, long = (_total(used, kind, i) for kind in KINDS)
-        compared = short, long
+        standard = None
         if config.plan.standardise:
-            compared = (_total(used, kind, i, seen) for kind in KINDS)
+            standard = tuple(_total(used, kind, i, seen) for kind in KINDS)
         values = {name: part.values[i].item() for name, part in parts.items()}
-        scores = Scores(short, long, search.fuse(*compared, weight), values)
+        fused = search.fuse(*(standard or (short, long)), weight)
+        scores = Scores(short, long, fused, values, standard)
         failure = _failure({name: used[name] for name in used if not math.isfinite(values[name])})
         scored[id(candidate)] = replace(candidate, scores=scores, failure=failure)
     return Scoring([scored.get(id(c), c) for c in candidates], seen, left_out)
@@ -153,8 +154,10 @@ def final_score(tip: Chunk, critic: Critic, config: StreamConfig, seen: Tallies)
     path = tip.path()
     pieces = [video(tip, critic, config)[1]] if config.isolated else [c.frames for c in path]
     footage = Footage([pieces], [path[0].frames], critic.prompt, config.fps)
-    parts = judge(critic.long, footage, _fatal(critic, config))
+    parts = judge(critic.long, footage, critic.fatal)
     named = {f"long.{name}": part for name, part in parts.items()}
+    if config.plan.strict:
+        _check_all(named, "the whole video")
     total = _total(named, "long", 0, seen if config.plan.standardise else None)
     return total if math.isfinite(total) else None
 
@@ -172,12 +175,22 @@ def _judge(
         return {}
     firsts = [_first_frames(c) for c in candidates]
     footage = Footage(pieces, firsts, critic.prompt, config.fps)
-    parts = judge(reward, footage, _fatal(critic, config))
+    parts = judge(reward, footage, critic.fatal)
     return {f"{kind}.{name}": part for name, part in parts.items()}
 
 
-def _fatal(critic: Critic, config: StreamConfig) -> Errors:
-    return (Exception,) if config.plan.strict else critic.fatal
+def _check_all(parts: Mapping[str, Part], where: str) -> None:
+    """Strict: every reward has a number for every candidate."""
+    for name, part in parts.items():
+        missing = [
+            i + 1 for i, value in enumerate(part.values.tolist()) if not math.isfinite(value)
+        ]
+        if missing:
+            raise RuntimeError(
+                f"Reward Pruner: reward '{name}' failed on {where}, candidate "
+                f"{', '.join(map(str, missing))}: {part.error or 'not a finite number'}. Turn off "
+                "'strict' to go on without it"
+            )
 
 
 def _total(

@@ -74,7 +74,7 @@ def check_cancel_acts_within_one_denoiser_call_and_leaves_only_the_files(
     lines = (output / "stream_t1" / "stopped_00001_.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
     assert [e["event"] for e in events] == ["run_started", "chunk_done", "run_stopped"]
-    assert "Interrupt" in events[-1]["reason"]
+    assert events[-1]["reason"] == "cancelled"
 
 
 def check_a_run_that_ends_leaves_no_context_behind(pack: Pack, output: Path) -> None:
@@ -102,7 +102,7 @@ def check_a_reward_that_fails_late_keeps_the_finished_chunks(pack: Pack, output:
     strict = pack.module("stream_t1_core.config").Search(2, 2, strict=True)
     inputs["pruner"] = pack.module("nodes.sockets").Pruner(strict, None, fragile)
     node = pack.module("nodes.generate").StreamT1ChunkBeamSampler
-    with pytest.raises(RuntimeError, match="no more than nine frames"):
+    with pytest.raises(RuntimeError, match="'long.fragile' failed on chunk 2.*than nine frames"):
         node.execute(**inputs)
     report = (output / "stream_t1" / "stopped_00001_.jsonl").read_text()
-    assert json.loads(report.splitlines()[-1])["reason"] == "RuntimeError: no more than nine frames"
+    assert "no more than nine frames" in json.loads(report.splitlines()[-1])["reason"]
