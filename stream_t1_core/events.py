@@ -47,6 +47,7 @@ class CandidateReport:
     route: str | None
     rank: int | None  # place among the survivors, 0 is best; None if pruned
     failure: str | None
+    standard: tuple[float | None, float | None] | None = None  # short and long, if standardised
 
 
 @dataclass(frozen=True, eq=False)

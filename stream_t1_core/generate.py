@@ -287,6 +287,7 @@ def _report(candidate: Candidate, kept: list[int], index: int) -> CandidateRepor
         long=scores.long,
         fused=None if candidate.failure else scores.fused,
         parts=scores.parts,
+        standard=scores.standard,
         route=candidate.route.value if candidate.route else None,
         rank=kept.index(index) if index in kept else None,
         failure=candidate.failure,

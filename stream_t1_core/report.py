@@ -7,11 +7,12 @@ Schema, version 1. Every line is an object with ``event``; numbers that are not 
   and step, context passes included)
 - ``chunk_done``: ``chunk`` (from 0); ``candidates`` in the order tried, each with ``parent`` (rank
   of its parent beam), ``seed``, ``short``, ``long``, ``fused``, ``parts`` (single rewards by name),
-  ``route`` (taken when the chunk leaves the window: drop, blend, append; null for chunk 0),
-  ``kept``, ``rank`` (0 = best survivor, null = pruned), ``failure`` (why it could not win, or
-  null); ``sinks`` per surviving beam; ``seconds`` by phase (denoise, decode, score, commit);
-  ``kv_bytes`` live after pruning, shared chunks counted once; ``left_out``: rewards without a
-  number for any candidate, by name, with the reason: this chunk's scores go without them
+  ``standard`` (short and long as they were fused, in standard deviations; null where rewards are
+  added as they are), ``route`` (taken when the chunk leaves the window: drop, blend, append; null
+  for chunk 0), ``kept``, ``rank`` (0 = best survivor, null = pruned), ``failure`` (why it could not
+  win, or null); ``sinks`` per surviving beam; ``seconds`` by phase (denoise, decode, score,
+  commit); ``kv_bytes`` live after pruning, shared chunks counted once; ``left_out``: rewards
+  without a number for any candidate, by name, with the reason: this chunk's scores go without them
 - ``run_done``: ``final_scores`` of the surviving beams (long reward of the whole video),
   ``best_beam``, the chosen path's ``seeds`` and ``routes`` by chunk, ``seconds`` in all
 - ``run_stopped``, instead of ``run_done``: ``reason``, when the run was cancelled or failed

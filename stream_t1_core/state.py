@@ -24,6 +24,8 @@ class Scores:
     long: float | None = None
     fused: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)  # by reward, "short.NAME", "long.NAME"
+    # short and long as they were compared, in standard deviations; None where added as they are
+    standard: tuple[float | None, float | None] | None = None
 
 
 @dataclass(frozen=True, eq=False)

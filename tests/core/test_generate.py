@@ -25,6 +25,7 @@ from stream_t1_core.generate import check, finish, generate, stream
 from stream_t1_core.kv import Route, live_bytes
 from stream_t1_core.rewards.base import Clips, Needs
 from stream_t1_core.rewards.mix import RewardMix
+from stream_t1_core.search import fuse, short_weight
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 
@@ -306,12 +307,17 @@ def test_a_reward_that_is_not_finite_loses_and_is_reported() -> None:
 
 
 def test_if_all_candidates_fail_the_error_names_chunk_and_seeds() -> None:
-    tools = toy_tools(Brightness(), Sometimes(0, 1, 2, 3))
-    config = search_config(search=Search(strict=True))
-    with pytest.raises(
-        RuntimeError, match=r"chunk 0: no candidate.*seed 42.*long\.sometimes.*seed 43"
-    ):
-        generate(tools, config, LATENT_HW)
+    tools = toy_tools(Sometimes(0, 1), Sometimes(2, 3))
+    reasons = r"chunk 0: no candidate.*seed 42.*short\.sometimes.*seed 44.*long\.sometimes"
+    with pytest.raises(RuntimeError, match=reasons):
+        generate(tools, search_config(), LATENT_HW)
+
+
+def test_strict_stops_at_the_first_number_that_is_missing() -> None:
+    tools = toy_tools(Brightness(), Sometimes(1, 3))
+    where = r"reward 'long\.sometimes' failed on chunk 1, candidate 2, 4: not a finite number"
+    with pytest.raises(RuntimeError, match=where):
+        generate(tools, search_config(search=Search(strict=True)), LATENT_HW)
 
 
 def test_a_reward_that_fails_for_all_is_left_out_and_reported() -> None:
@@ -346,8 +352,13 @@ def test_standardised_rewards_do_not_depend_on_their_scales() -> None:
 
     config = search_config(search=Search(standardise=True))
     quiet = generate(toy_tools(Steadiness(), Brightness()), config, LATENT_HW)
-    loud = generate(toy_tools(Steadiness(), louder), config, LATENT_HW)
+    events = []
+    loud = generate(toy_tools(Steadiness(), louder), config, LATENT_HW, events.append)
     assert torch.equal(quiet.latent, loud.latent)
+    for event in (e for e in events if isinstance(e, ChunkDone)):
+        weight = short_weight(event.chunk, config.chunks, config.search.tau)
+        for candidate in event.candidates:
+            assert candidate.fused == pytest.approx(fuse(*candidate.standard, weight))
 
 
 def test_a_reward_that_reads_the_prompt_needs_one() -> None:
