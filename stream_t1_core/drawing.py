@@ -78,7 +78,6 @@ class Curve:
     chunks: Sequence[float]
     note: str = ""  # at the right of the heading
     whole: float = math.nan  # one number for the whole, as a dashed line
-    first: int = 0  # what the first chunk is called
 
 
 def draw_panel(pen: Pen, curve: Curve, box: tuple[float, float, float, float]) -> None:
@@ -102,8 +101,8 @@ def draw_panel(pen: Pen, curve: Curve, box: tuple[float, float, float, float]) -
     for value in ticks:
         pen.draw.line([(left, y(value)), (right, y(value))], fill=FAINT)
         pen.text((left - 6, y(value)), f"{value:.6g}", "rm")
-    for chunk in _labelled(len(curve.chunks), curve.first):
-        pen.text((x(chunk), lower + 11), str(chunk + curve.first), "mm")
+    for chunk in _labelled(len(curve.chunks)):
+        pen.text((x(chunk), lower + 11), str(chunk + 1), "mm")
     if not shown:
         pen.text(((left + right) / 2, (upper + lower) / 2), "no score", "mm", WHOLE)
     if math.isfinite(curve.whole):
@@ -136,10 +135,10 @@ def pixels(image: "Image") -> Tensor:
     return flat.view(1, image.height, image.width, 3).float() / 255
 
 
-def _labelled(count: int, first: int) -> list[int]:
-    """Which chunks get their number written: all, or those with a round one."""
+def _labelled(count: int) -> list[int]:
+    """Which chunks get their number, from 1, written: all, or those with a round one."""
     every = next(n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, count) if count / n <= 16)
-    return [chunk for chunk in range(count) if (chunk + first) % every == 0]
+    return [chunk for chunk in range(count) if (chunk + 1) % every == 0]
 
 
 def _unbroken(scores: Sequence[float]) -> list[list[int]]:

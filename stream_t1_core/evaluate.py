@@ -93,7 +93,7 @@ class Evaluation:
         ]
         for i, (start, length) in enumerate(zip(self.starts, self.lengths, strict=True)):
             scores = (_shown(m.chunks[i]) for m in columns)
-            rows.append([f"chunk {i}", f"{start}-{start + length - 1}", *scores])
+            rows.append([f"chunk {i + 1}", f"{start}-{start + length - 1}", *scores])
         errors = [f"- {m.name}: {m.error}" for m in self.marks if m.error]
         return "\n".join([*_aligned(rows), *(["", "Missing scores:", *errors] if errors else [])])
 
@@ -116,7 +116,7 @@ def evaluate(
     lengths = chunk_lengths(len(frames), chunk_frames, first_frames)
     pieces = frames.split(lengths)
     parts = {"the whole video": frames}
-    parts |= {f"chunk {i}": piece for i, piece in enumerate(pieces)}
+    parts |= {f"chunk {i}": piece for i, piece in enumerate(pieces, 1)}
     found = []
     for done, part in enumerate(parts.values()):
         if progress:

@@ -183,7 +183,7 @@ def _curves(run: RunRecord, path: list[int]) -> list[Curve]:
         ("best fused score of each chunk", "short weighs more with every early chunk", best),
     )
     return [
-        Curve(heading, colour, [math.nan if s is None else s for s in scores], note, first=1)
+        Curve(heading, colour, [math.nan if s is None else s for s in scores], note)
         for (heading, note, scores), colour in zip(series, COLOURS, strict=False)
         if any(score is not None for score in scores)
     ]

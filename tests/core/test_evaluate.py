@@ -75,18 +75,18 @@ def test_every_chunk_is_held_against_the_videos_first() -> None:
 def test_a_reward_that_fails_is_told_and_costs_no_other_its_score() -> None:
     found = evaluate(VIDEO, RewardMix(((1.0, afraid_of_chunks), (1.0, length))))
     afraid, other = found.marks
-    assert afraid.error == "chunk 1: RuntimeError: twelve frames"
+    assert afraid.error == "chunk 2: RuntimeError: twelve frames"
     assert afraid.video == pytest.approx(0.5) and math.isnan(afraid.chunks[1])
     assert other.error is None and other.chunks == (9, 12, 12)
     assert math.isfinite(found.total.video) and math.isnan(found.total.chunks[1])
-    assert "- afraid_of_chunks: chunk 1: RuntimeError: twelve frames" in found.table()
+    assert "- afraid_of_chunks: chunk 2: RuntimeError: twelve frames" in found.table()
 
 
 def test_a_last_chunk_too_short_for_a_video_reward_is_a_gap() -> None:
     found = evaluate(torch.rand(34, 16, 16, 3), Sampler())
     (mark,) = found.marks
     assert mark.video == 4 and mark.chunks[:3] == (4, 4, 4) and math.isnan(mark.chunks[3])
-    assert mark.error.startswith("chunk 3: ValueError: a clip of 1 frame")
+    assert mark.error.startswith("chunk 4: ValueError: a clip of 1 frame")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -121,9 +121,9 @@ def test_the_table_has_a_column_for_each_reward_and_a_row_for_each_part() -> Non
         "| ------- | -----: | ---------: | -----: | ----: |",
         "| weight  |        |          1 |    0.5 |       |",
         "| video   |   0-32 |        0.5 |     33 |    17 |",
-        "| chunk 0 |    0-8 |      0.125 |      9 | 4.625 |",
-        "| chunk 1 |   9-20 |     0.4531 |     12 | 6.453 |",
-        "| chunk 2 |  21-32 |     0.8281 |     12 | 6.828 |",
+        "| chunk 1 |    0-8 |      0.125 |      9 | 4.625 |",
+        "| chunk 2 |   9-20 |     0.4531 |     12 | 6.453 |",
+        "| chunk 3 |  21-32 |     0.8281 |     12 | 6.828 |",
     ]
 
 

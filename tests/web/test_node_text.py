@@ -47,7 +47,7 @@ def test_table_and_diagnosis_stay_on_their_nodes(
     page.wait_for_timeout(1500)  # for what the end of a run takes away
     screenshot("node-text")
     texts = page.evaluate(TEXTS)
-    assert any("| chunk 1 |   9-20 |" in text for text in texts)
+    assert any("| chunk 2 |   9-20 |" in text for text in texts)
     assert any("what ships with the pack works" in text for text in texts)
     after = page.evaluate("async () => JSON.stringify((await app.graphToPrompt()).output)")
     assert after == before  # the text is shown, not saved
