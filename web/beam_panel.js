@@ -6,7 +6,7 @@
 // Only columns in sight are in the page, so it stays as small for 120 chunks as for 10. Text from
 // prompts and files goes in as text, never as HTML.
 
-export const PANEL_HEIGHT = 500; // pixels; stream_t1.css `min-height` says the same
+export const PANEL_HEIGHT = 530; // pixels; stream_t1.css `min-height` says the same
 
 // Pixels, unless said otherwise.
 const GUTTER = 50; // names of the rows, left of the columns
@@ -88,6 +88,7 @@ class BeamPanel {
     if (onOpenReport) tools.append(...openButton(onOpenReport));
     this.facts = el("div", "facts");
     this.prompt = el("div", "prompt");
+    this.warning = el("div", "warning");
     this.empty = el("p", "empty");
     this.empty.textContent = EMPTY;
     this.scroller = el("div", "scroller");
@@ -110,7 +111,7 @@ class BeamPanel {
     this.details = el("div", "details", this.film, el("div", "words", this.words));
     this.legend = legend();
     this.element.append(
-      el("header", "", el("div", "top", this.status, tools), this.facts, this.prompt),
+      el("header", "", el("div", "top", this.status, tools), this.facts, this.prompt, this.warning),
       this.empty,
       this.scroller,
       this.details,
@@ -130,7 +131,8 @@ class BeamPanel {
     this.element.addEventListener("pointerdown", keepPress);
     const { grid } = this;
     grid.addEventListener("pointerover", (event) => this.hover(cellAt(event.target)));
-    grid.addEventListener("pointerleave", () => this.hover(null));
+    // Not when the grid is left: the way to the words leads over other parts of the panel.
+    this.element.addEventListener("pointerleave", () => this.hover(null));
     grid.addEventListener("focusin", (event) => this.focus(cellAt(event.target)));
     grid.addEventListener("focusout", () => this.focus(null));
     grid.addEventListener("click", (event) => this.pin(cellAt(event.target)));
@@ -214,6 +216,9 @@ class BeamPanel {
     setText(this.status, view?.status ?? "Waiting for a run");
     setText(this.prompt, view?.prompt ?? "");
     this.prompt.title = view?.prompt ?? "";
+    const missing = (view?.leftOut ?? []).map((words) => `${MARKS.failed} ${words}`).join(" ");
+    setText(this.warning, missing);
+    this.warning.title = missing;
     this.renderFacts();
     if (!some || !this.size.width) return; // without a size: resized() comes back
     this.layout = layoutFor(view, this.size, this.density);
@@ -457,6 +462,7 @@ class BeamPanel {
     }
     const cell = view.chunks[current.chunk].cells[current.candidate];
     const sentences = this.explain(view, current.chunk, current.candidate);
+    if (same(current, this.pinned)) sentences[0] += " (Kept in view: Esc or a click frees it.)";
     const key = `${view.id} ${sentences.join(" ")}`;
     if (this.drawn.words !== key) {
       this.drawn.words = key;

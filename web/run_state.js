@@ -157,7 +157,23 @@ export function viewOf(run) {
   view.weakest = weakestOf(view.series);
   view.status = statusOf(view);
   view.facts = factsOf(view);
+  view.leftOut = leftOutOf(chunks);
   return view;
+}
+
+// Rewards that had no number in some chunks, in words: those were chosen without them.
+function leftOutOf(chunks) {
+  const counts = new Map();
+  for (const chunk of chunks) {
+    for (const [name, reason] of chunk?.leftOut ?? []) {
+      const before = counts.get(name) ?? { number: 0, reason };
+      counts.set(name, { ...before, number: before.number + 1 });
+    }
+  }
+  return [...counts].map(
+    ([name, { number, reason }]) =>
+      `reward ${name} left out of ${number} of ${count(chunks.length, "chunk")}: ${reason}`,
+  );
 }
 
 // Candidates of a chunk before one is made.
@@ -178,6 +194,7 @@ function chunkOf({ record, strips }, chunk) {
     long: candidate.long,
     fused: candidate.fused,
     parts: candidate.parts,
+    standard: candidate.standard ?? null, // short and long as they were fused, if not as they are
     route: candidate.route,
     rank: candidate.rank,
     placeText: candidate.rank === null || alone ? "" : nth(candidate.rank + 1),
@@ -341,7 +358,7 @@ function reasonOf({ reason }) {
   const text = String(reason ?? "")
     .trim()
     .replace(/:$/, "");
-  return text === "InterruptProcessingException" ? "cancelled" : text || "no reason given";
+  return text || "no reason given";
 }
 
 // Sentences about one candidate, the most important first.
@@ -400,6 +417,7 @@ function standing(here, cell) {
     .filter((name) => cell[name] !== null && rival[name] !== null)
     .map((name) => `${name} is ${gained(cell[name] - rival[name], here.decimals[name])}`);
   const why = `Against ${named(rival.candidate)}, ${gains.join(" and ")}.`;
+  if (cell.standard) return [`${sentence}${tie}.`]; // plain scores are not what was compared
   return gains.length ? [`${sentence}${tie}.`, why] : [`${sentence}${tie}.`];
 }
 
@@ -422,10 +440,11 @@ function composition({ settings, planned }, here, cell) {
   if (tau === undefined) return [`${capital(own)}, ${all}.`];
   const weight = planned > 1 ? Math.min(here.chunk / (planned - 1), tau) : 0;
   const shares = [percentText(weight), percentText(1 - weight)];
-  if (settings.search.standardise) {
+  if (cell.standard) {
+    const [ownUsual, allUsual] = cell.standard.map((value) => signedText(value));
     return [
-      `${capital(own)}, ${all}; weighed ${shares[0]} and ${shares[1]} after each reward was put ` +
-        "on the scale of this run.",
+      `Fused = ${shares[0]} of short ${ownUsual} + ${shares[1]} of long ${allUsual}, each reward ` +
+        `in standard deviations from its mean in this run (${own}, ${all}).`,
     ];
   }
   const expected = weight * short + (1 - weight) * long;
@@ -577,6 +596,8 @@ function gapText(gap, decimals) {
   const text = gap.toFixed(decimals);
   return Number(text) === 0 && gap > 0 ? String(Number(gap.toPrecision(1))) : text;
 }
+
+const signedText = (value) => (value > 0 ? "+" : "") + numberText(value, 2);
 
 const percentText = (share) => `${Math.round(100 * share)}\u00a0%`;
 

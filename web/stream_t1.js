@@ -13,6 +13,7 @@ const MARGIN = 20; // pixels that the classic canvas takes off a widget's height
 const LEAST_WIDTH = 420;
 const MOST_RUNS = 8; // remembered for a node
 
+const warned = new Set(); // run and reward: told once
 const shown = new Map(); // node -> Shown; nodes have no id yet when they are made
 
 // One sampler node: its panel, its runs by id (oldest first), and which of them is drawn.
@@ -51,11 +52,16 @@ class Shown {
   }
 
   openReport(text) {
+    if (text.trimStart().startsWith("<")) {
+      const words = "This is the page of a report. Choose the .jsonl file beside it.";
+      notice("error", "report not opened", words);
+      return;
+    }
     try {
       this.put("report", runFromReport(text));
       this.current = "report";
     } catch (error) {
-      notice("error", "Report not opened", error.message);
+      notice("error", "report not opened", error.message);
     }
   }
 
@@ -107,8 +113,11 @@ function receive(message) {
   const run = applyMessage(target.runs.get(message.run) ?? emptyRun(), message);
   target.put(message.run, run);
   if (run.gap) fetchRun(message.run);
-  for (const [name, reason] of Object.entries(message.record.left_out ?? {}))
-    notice("warn", `reward '${name}' left out of chunk ${message.record.chunk + 1}`, reason);
+  for (const [name, reason] of Object.entries(message.record.left_out ?? {})) {
+    const mark = `${message.run} ${name}`;
+    if (!warned.has(mark)) notice("warn", `reward '${name}' is left out`, reason);
+    warned.add(mark);
+  }
 }
 
 async function fetchRun(id) {

@@ -223,11 +223,18 @@ test("the fusion is only stated where it gives the reported score", () => {
   );
   candidate.fused = 1.7;
   assert.doesNotMatch(textOf(viewOf(runOf(started(), ...chunks)), 2, 0), /Fused = /);
-  const scaled = started({ search: { standardise: true } });
-  assert.match(
-    textOf(viewOf(runOf(scaled, ...chunks)), 2, 0),
-    /after each reward was put on the scale/,
-  );
+  candidate.standard = [0.5, -1.25];
+  const words = textOf(viewOf(runOf(started({ search: { standardise: true } }), ...chunks)), 2, 0);
+  assert.match(words, /of short \+0\.50 \+ .*of long \u22121\.25, each reward in standard dev/);
+  assert.doesNotMatch(words, /Against/); // plain scores are not what was compared
+});
+
+test("a reward that was left out is told once, with how often and why", () => {
+  const bad = { ...CHUNKS[0], left_out: { "short.bad": "RuntimeError: boom" } };
+  assert.deepEqual(viewOf(runOf(started(), bad, CHUNKS[1])).leftOut, [
+    "reward short.bad left out of 1 of 2 chunks: RuntimeError: boom",
+  ]);
+  assert.deepEqual(viewOf(runOf(started(), ...CHUNKS)).leftOut, []);
 });
 
 test("equal scores: the words say that the earlier one wins", () => {
@@ -265,7 +272,7 @@ test("a single candidate is no winner over anybody", () => {
 
 test("a stopped run shows what it has, and why it stopped", () => {
   const stop = (reason) => viewOf(runOf(started(), CHUNKS[0], { event: "run_stopped", reason }));
-  const view = stop("InterruptProcessingException: ");
+  const view = stop("cancelled");
   assert.equal(view.state, "stopped");
   assert.equal(view.status, "Stopped after 1 of 3 chunks: cancelled");
   assert.deepEqual(statesOf(view, 0), ["final", "alive", "pruned", "pruned"]);
