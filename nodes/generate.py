@@ -66,7 +66,8 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                     max=MAX_SEED,
                     control_after_generate=True,
                     tooltip="Same seed, same video. Every candidate's seed follows from it and is "
-                    "in the report.",
+                    "in the report. Neighbouring seeds share candidates: randomize, or step by "
+                    "more than beam width x branch factor.",
                 ),
                 NoiseSocket.Input(
                     "noise",
@@ -212,7 +213,8 @@ def _run(
             state = done
         return finish(state, tools, config, emit)
     except BaseException as error:  # on newer hosts the interrupt is not an Exception
-        report.stop(f"{type(error).__name__}: {error}")
+        cancelled = isinstance(error, InterruptProcessingException)
+        report.stop("cancelled" if cancelled else f"{type(error).__name__}: {error}")
         live.tell()
         _rescue(state, report, model.model.latent_format)
         raise

@@ -68,7 +68,7 @@ def find(name: str, source: str) -> Path:
     looked = ", ".join(str(root / name) for root in _roots())
     raise FileNotFoundError(
         f"'{name}' is not there. Looked at: {looked}. Put the files of {source} there (other "
-        f"places: '{FOLDER}' in extra_model_paths.yaml)"
+        f"places: '{FOLDER}' in extra_model_paths.yaml). The Doctor node lists every file it needs"
     )
 
 

@@ -66,7 +66,7 @@ def test_an_interrupted_run_ends_with_why(run: RunPrompt, server: ComfyServer) -
     assert listed["state"] == "stopped"
     messages = server.get(f"/stream_t1/runs/{listed['run']}")["messages"]
     assert messages[-1]["record"]["event"] == "run_stopped"
-    assert "Interrupt" in messages[-1]["record"]["reason"]
+    assert messages[-1]["record"]["reason"] == "cancelled"
 
 
 @pytest.mark.parametrize(
