@@ -29,7 +29,9 @@ def gain_line(report: Path) -> str:
     first = sum(pair[0] for pair in pairs) / len(pairs)
     best = sum(pair[1] for pair in pairs) / len(pairs)
     beaten = sum(pair[1] > pair[0] for pair in pairs)
+    scaled = (records[0].get("settings", {}).get("search") or {}).get("standardise")
+    unit = " standard deviations" if scaled else ""
     return (
-        f"the search gained {best - first:+.3f} in mean fused score over {len(pairs)} chunks "
+        f"the search gained {best - first:+.3f}{unit} in mean fused score over {len(pairs)} chunks "
         f"({first:.3f} for the first candidate, {best:.3f} for the best; beaten in {beaten} chunks)"
     )

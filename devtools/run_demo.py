@@ -23,8 +23,9 @@ from .gain import gain_line
 SHEET_COLUMNS = 8
 SHEET_FRAMES = 32  # at most; a longer video is sampled evenly
 SHEET_TILE_WIDTH = 160  # pixels
+SHEET_GAP = 4  # pixels, else neighbours look like one picture
 BAR_WIDTH = 30
-KINDS = {".mp4": "video", ".jsonl": "report"}
+KINDS = {".mp4": "video", ".jsonl": "report", ".html": "page"}
 
 
 def main(url: str, workflow: Path, server_output: Path, destination: Path) -> int:
@@ -101,10 +102,11 @@ def contact_sheet(video: Path) -> Path:
     chosen = [frames[index * len(frames) // count] for index in range(count)]
     width = SHEET_TILE_WIDTH
     height = round(width * chosen[0].height / chosen[0].width)
-    rows = -(-count // SHEET_COLUMNS)
-    sheet = Image.new("RGB", (width * min(count, SHEET_COLUMNS), height * rows))
+    columns, rows = min(count, SHEET_COLUMNS), -(-count // SHEET_COLUMNS)
+    across, down = width + SHEET_GAP, height + SHEET_GAP
+    sheet = Image.new("RGB", (across * columns - SHEET_GAP, down * rows - SHEET_GAP), "white")
     for index, frame in enumerate(chosen):
-        place = (index % SHEET_COLUMNS * width, index // SHEET_COLUMNS * height)
+        place = (index % SHEET_COLUMNS * across, index // SHEET_COLUMNS * down)
         sheet.paste(frame.resize((width, height)), place)
     path = video.with_suffix(".png")
     sheet.save(path)
