@@ -1,4 +1,5 @@
-"""Makes workflows/*.json and their pictures from workflows/api/*.json, in the editor itself.
+"""Makes workflows/*.json and their pictures from workflows/api/*.json, in the editor itself; and
+docs/panel.png, the sampler's panel after the quickstart.
 
     python -m devtools.build_workflows URL [NAME ...]
 
@@ -24,6 +25,7 @@ from playwright.sync_api import Page, sync_playwright
 from .server import PACK_ROOT
 
 FOLDER = PACK_ROOT / "workflows"
+PANEL_PICTURE = PACK_ROOT / "docs" / "panel.png"
 PICTURE_WIDTH = 1440
 VIEW = {"width": 2560, "height": 1500}
 PAGE_TIMEOUT_MS = 240_000
@@ -58,6 +60,7 @@ class Layout:
     note: str
     note_height: int = 200
     runs: bool = False
+    panel_width: int = 860  # pixels, of the sampler's node: room for some chunks in the panel
 
 
 LAYOUTS = {
@@ -95,17 +98,19 @@ LAYOUTS = {
             (11, 12),
             (4, 13, 5),
             (1, 2, 3),
-            (14, 15, 16, 17),
+            (14, 15),
+            (16, 17),
             (23, 24, 25, 26, 18, 19),
             (20, 21, 22),
         ),
         "## Ablation\n\nOne prompt, one seed, four samplers: plain streaming, + Reward Pruner, + "
         "Noise Propagation, + Memory Sink, side by side in one video. One report each.",
         runs=True,
+        panel_width=420,
     ),
 }
 
-ARRANGE = """([columns, note, noteHeight]) => {
+ARRANGE = """([columns, note, noteHeight, panelWidth]) => {
   const gapX = 70, gapY = 60;
   let x = 0;
   for (const ids of columns) {
@@ -117,8 +122,8 @@ ARRANGE = """([columns, note, noteHeight]) => {
         CLIPTextEncode: [340, 170],
         PrimitiveStringMultiline: [340, 170],
         SaveVideo: [330, 450],
-        StreamT1ChunkBeamSampler: [320, leastHeight + 230],
-        StreamT1SaveReport: [250, leastHeight + 50],
+        StreamT1ChunkBeamSampler: [panelWidth, leastHeight + 230],
+        StreamT1SaveReport: [330, leastHeight + 70],
       }[node.type] ?? [Math.max(leastWidth, 250), leastHeight];
       node.setSize(size);
       for (const widget of node.widgets ?? [])
@@ -161,6 +166,14 @@ FIT = """() => {
   return [0, bars, width * ds.scale, bars + height * ds.scale];
 }"""
 
+PANEL_IN_SIGHT = """() => {
+  const node = app.graph._nodes.find(node => node.type === 'StreamT1ChunkBeamSampler');
+  const { ds } = app.canvas;
+  ds.scale = 1;
+  ds.offset[0] = 200 - node.pos[0]; ds.offset[1] = 200 - node.pos[1];
+  app.graph.setDirtyCanvas(true, true);
+}"""
+
 HIDE = """.side-tool-bar-container, .p-toast, .minimap-main-container, .graph-canvas-panel > *
 { display: none !important }"""
 
@@ -186,7 +199,7 @@ def main(url: str, *names: str) -> None:
 def build(page: Page, name: str, layout: Layout) -> None:
     api = (FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8")
     page.evaluate("([text, name]) => app.loadApiJson(JSON.parse(text), name)", [api, name])
-    page.evaluate(ARRANGE, [layout.columns, layout.note, layout.note_height])
+    page.evaluate(ARRANGE, [layout.columns, layout.note, layout.note_height, layout.panel_width])
     graph = page.evaluate("() => JSON.stringify(app.graph.serialize())")
     text = json.dumps(json.loads(graph), indent=1, ensure_ascii=False)
     (FOLDER / f"{name}.json").write_text(text + "\n", encoding="utf-8")
@@ -198,6 +211,12 @@ def build(page: Page, name: str, layout: Layout) -> None:
         page.evaluate("() => app.queuePrompt(0, 1)")
         page.wait_for_function("() => window.ended", timeout=RUN_TIMEOUT_MS)
     take_picture(page, FOLDER / f"{name}.jpg")
+    if name == "quickstart":
+        page.evaluate(PANEL_IN_SIGHT)
+        page.wait_for_timeout(1000)
+        page.locator(".stream-t1-panel .cell.winner[data-chunk='3']").click()
+        PANEL_PICTURE.parent.mkdir(exist_ok=True)
+        page.locator(".stream-t1-panel").screenshot(path=PANEL_PICTURE)
 
 
 def take_picture(page: Page, path: Path) -> None:
