@@ -34,10 +34,10 @@ MOTIONS = {  # unit vectors (x to the right, y downwards)
     "down and left": (-DIAGONAL, DIAGONAL),
 }
 BACKGROUNDS = ("dark", "light", "striped")
-SLOWEST, FASTEST = 0.6, 1.2  # pixels per frame
-START_SPREAD = 6.0  # pixels; four steps from pure noise cannot choose among many places
+SLOWEST, FASTEST = 0.8, 1.0  # pixels per frame
+START_SPREAD = 1.0  # pixels; four steps from pure noise cannot choose among many places
 ANYWHERE = SIDE / 2
-SMALLEST, LARGEST = 18.0, 24.0  # pixels across
+SMALLEST, LARGEST = 19.0, 23.0  # pixels across
 
 EVALUATION_SEEDS = 1_000_000_000  # seeds from here on are for evaluation, those below for training
 
@@ -92,6 +92,18 @@ def sample_scene(seed: int, spread: float = START_SPREAD) -> Scene:
         speed=rng.uniform(SLOWEST, FASTEST),
         size=rng.uniform(SMALLEST, LARGEST),
     )
+
+
+def prototypes() -> list[Scene]:
+    """Every combination of words once, all from the middle, of middle speed and size."""
+    middle, speed, size = SIDE / 2, (SLOWEST + FASTEST) / 2, (SMALLEST + LARGEST) / 2
+    return [
+        Scene(colour, shape, motion, background, (middle, middle), speed, size)
+        for colour in COLOURS
+        for shape in SHAPES
+        for motion in MOTIONS
+        for background in BACKGROUNDS
+    ]
 
 
 def centres(scene: Scene, frames: int) -> Tensor:

@@ -1,8 +1,10 @@
 """The tiny text encoder: a tokenizer trained on captions, and rows laid out by meaning.
 
 Nothing of the encoder is trained. Its rows are random but ordered: synonyms share a direction, and
-words that say nothing about the clip are all alike. One small UMT5 layer adds a little of each
-word's neighbours. What the words do is learned by the transformer's own text embedding.
+words that say nothing about the clip are all alike. One small UMT5 layer adds to every row what the
+whole prompt says, as large text encoders do: what a shape looks like depends on its colour and its
+background, and a row that knows all three can say it at once. What the words do is learned by the
+transformer's own text embedding.
 """
 
 import io
@@ -24,6 +26,7 @@ SEED = 1
 CAPTIONS = 6000
 VOCABULARY = 320
 ROW_SCALE = 0.25  # root mean square of the rows, about that of the real UMT5-XXL
+SENTENCE_SCALE = 3.0  # of what the whole prompt adds to a row; an even share of a word is small
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"()-"
 
 
@@ -67,21 +70,33 @@ def train_tokenizer() -> bytes:
 
 
 def make_encoder(tokenizer: bytes) -> TextEncoder:
+    """One layer: attention, even over all words, and a feed-forward part that adds little."""
     torch.manual_seed(SEED)
     shape = TextShape(4096, d_kv=16, d_ff=16, num_heads=1, num_layers=1, vocab_size=VOCABULARY)
     encoder = TextEncoder(shape).requires_grad_(False)
-    for name, weight in encoder.named_parameters():
-        if name == "encoder.final_layer_norm.weight":
-            weight.fill_(ROW_SCALE)
-        elif "relative" in name:
-            weight.normal_()
-        elif weight.ndim == 2:
+    for weight in encoder.parameters():
+        if weight.ndim == 2:
             weight.normal_(std=0.25 / weight.shape[1] ** 0.5)
-    encoder.shared.weight.copy_(word_rows(tokenizer, shape.d_model))
+    encoder.encoder.final_layer_norm.weight.fill_(ROW_SCALE)
+    meaning_rows = rows_of_meanings(shape.d_model)
+    encoder.shared.weight.copy_(word_rows(tokenizer, meaning_rows))
+    attention = encoder.encoder.block[0].layer[0].SelfAttention
+    for part in (attention.q, attention.k, attention.relative_attention_bias):
+        part.weight.zero_()
+    codes = torch.randn(len(meaning_rows), shape.d_kv)
+    seen = torch.stack(list(meaning_rows.values()))
+    attention.v.weight.copy_(codes.T @ seen / seen.square().sum(1).mean())
+    attention.o.weight.normal_(std=SENTENCE_SCALE)
     return encoder
 
 
-def word_rows(tokenizer: bytes, width: int) -> Tensor:
+def rows_of_meanings(width: int) -> dict[tuple[str, str], Tensor]:
+    """A random row [width] for each (kind, meaning)."""
+    names = sorted(set(meaning_of_words().values()))
+    return dict(zip(names, torch.randn(len(names), width), strict=True))
+
+
+def word_rows(tokenizer: bytes, meaning_rows: dict[tuple[str, str], Tensor]) -> Tensor:
     """A row for each piece [vocabulary, width]: its kind, its meaning, and a little of its own.
 
     Words of one meaning are near each other, meanings of one kind a little less so, and all words
@@ -89,9 +104,8 @@ def word_rows(tokenizer: bytes, width: int) -> Tensor:
     """
     meanings = meaning_of_words()
     kinds = sorted({kind for kind, _ in meanings.values()})
+    width = len(next(iter(meaning_rows.values())))
     kind_rows = dict(zip(kinds, torch.randn(len(kinds), width), strict=True))
-    names = sorted(set(meanings.values()))
-    meaning_rows = dict(zip(names, torch.randn(len(names), width), strict=True))
     plain = torch.randn(width)
     own = torch.randn(VOCABULARY, width)
     processor = sentencepiece.SentencePieceProcessor(model_proto=tokenizer)
