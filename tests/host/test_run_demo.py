@@ -32,7 +32,7 @@ def test_the_video_and_its_contact_sheet_are_gathered(server: ComfyServer, tmp_p
     assert run_demo.main(server.url, workflow, server.output, tmp_path / "made") == 0
     (video,) = (tmp_path / "made").glob("*.mp4")
     with Image.open(video.with_suffix(".png")) as sheet:
-        assert sheet.size == (8 * 160, 4 * 160)  # 25 frames in rows of 8
+        assert sheet.size == (8 * 164 - 4, 4 * 164 - 4)  # 25 frames in rows of 8, 4 pixels apart
         red, green, _ = sheet.convert("RGB").getpixel((10, 10))
     assert red > 200 and green < 40
 

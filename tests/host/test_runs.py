@@ -121,9 +121,11 @@ def test_cancel_keeps_the_finished_chunks(run: RunPrompt, server: ComfyServer) -
             after_cancel.append(message)
             interrupt(server.url)
 
+    folder = server.output / "stream_t1"
+    before = set(folder.glob("*.latent"))
     done = run(small(frames=201, steps=2, seed=107), cancel_at_the_first_preview)
     assert done.interrupted
-    (path,) = (server.output / "stream_t1").glob("stopped_*.latent")
+    (path,) = set(folder.glob("stopped_*.latent")) - before
     tensors = safetensors.torch.load_file(path)
     assert tensors["latent_tensor"].shape[2] % 3 == 0 and "latent_format_version_0" in tensors
     events = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
