@@ -233,8 +233,8 @@ def test_samplers_of_one_graph_show_a_run_each(page: Page) -> None:
 @NEWEST
 def test_a_sampler_in_a_subgraph_is_found(page: Page, screenshot: Screenshot) -> None:
     open_workflow(page, "quickstart", length=9, seed=510)
-    wrap = """type => app.graph.convertToSubgraph(
-        new Set([app.graph._nodes.find(node => node.type === type)]))"""
+    wrap = """type => { app.graph.convertToSubgraph(
+        new Set([app.graph._nodes.find(node => node.type === type)])); }"""
     page.evaluate(wrap, SAMPLER)
     queue(page)
     page.evaluate(
