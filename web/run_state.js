@@ -514,7 +514,7 @@ function memory(view, cell) {
   if (cell.state === "kept" && !seen) return [];
   if (leaves >= planned || (state !== "running" && leaves >= chunks.length)) {
     const effect = cell.route ? `, so its route (${route}) has no effect` : "";
-    return [`The video ends before a chunk is made without its memory${effect}.`];
+    return [`The video ends before it leaves the window${effect}.`];
   }
   const tense = seen && leaves < chunks.length ? "was" : "will be";
   const limit = max_sink_frames / settings.frames_per_chunk;
