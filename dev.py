@@ -82,7 +82,9 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     demo_parser = commands.add_parser("demo", parents=[common], help="make a video and a report")
     demo_parser.add_argument("--port", type=int, help="the server's port (default: a free one)")
     test_parser = commands.add_parser(
-        "test", parents=[common], help="run the tests; further arguments go to pytest"
+        "test",
+        parents=[common],
+        help="run the tests; further arguments go to pytest (--only core -k doctor)",
     )
     test_parser.add_argument("--only", choices=TIERS, help="run one tier")
     options, rest = parser.parse_known_args(arguments)
@@ -97,6 +99,8 @@ def set_up(options: argparse.Namespace, with_test_tools: bool) -> tuple[Environm
         options.comfyui, CLONE
     )  # a wrong path should be heard of before 7 GB are fetched
     folder = Path(options.venv).expanduser().resolve() if options.venv else CLONE / ".venv"
+    if not folder.exists() and options.venv:
+        raise SetupError(f"--venv {folder}: nothing is there; leave --venv out to have one made.")
     if not folder.exists():
         say(BIG_DOWNLOAD)
     environment = make_environment(folder, options.torch_index)

@@ -52,6 +52,13 @@ def test_a_folder_that_is_no_environment_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").exists()
 
 
+def test_a_mistyped_environment_is_named_and_not_made(tmp_path: Path) -> None:
+    missing = tmp_path / "mistyped"
+    line = one_sentence(run_dev("demo", "--venv", str(missing)))
+    assert f"--venv {missing}: nothing is there" in line
+    assert not missing.exists()
+
+
 def test_an_old_python_is_refused() -> None:
     program = "import sys, runpy; sys.version_info = (3, 9, 1); runpy.run_path('dev.py')"
     result = subprocess.run(
