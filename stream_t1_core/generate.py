@@ -104,10 +104,8 @@ def run_chunk(
     reports = tuple(_report(c, kept, i) for i, c in enumerate(candidates))
     survivors = [candidates[i] for i in kept]
     seen, left_out = scored.seen, scored.left_out
-    del (
-        candidates,
-        scored,
-    )  # pruned candidates hold decoder states: let them go before the context passes
+    # pruned candidates hold decoder states: let them go before the context passes
+    del candidates, scored
     with _timed(seconds, "commit"):
         beams = commit(survivors, state.chunk, tools, config, before_call)
     kv_bytes = live_bytes(chunk for beam in beams for chunk in beam.kv)
