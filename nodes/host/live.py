@@ -5,15 +5,21 @@ routes. All of it is kept in memory and bounded: the oldest runs are forgotten. 
 and the report's records, not what is in them.
 
 A message: ``run`` (its id), ``node`` (``12:7`` inside a subgraph), ``workflow`` (id, or null for a
-prompt posted without one), ``seq`` (from 0), ``record`` (one line of the report) and, with a chunk,
-``strips`` (pictures in each candidate's filmstrip, 0: none).
+prompt posted without one), ``seq`` (from 0), ``record`` (one line of the report) and, with a chunk
+or a question about one, ``strips`` (pictures in each candidate's filmstrip, 0: none); with a
+question ``asked`` (Unix seconds) too.
 
 - ``GET /stream_t1/runs?workflow=ID``: a list of ``run``, ``node``, ``workflow``, ``started`` (Unix
-  seconds), ``state`` (running, done, stopped), oldest first
-- ``GET /stream_t1/runs/RUN``: ``run``, ``node``, ``workflow`` and all its ``messages``
+  seconds), ``state`` (running, asking, done, stopped), oldest first
+- ``GET /stream_t1/runs/RUN``: ``run``, ``node``, ``workflow``, all its ``messages``, and ``now``
+  (Unix seconds; clocks differ)
 - ``GET /stream_t1/runs/RUN/CHUNK/CANDIDATE.jpg``: a filmstrip
+- ``POST /stream_t1/runs/RUN/choice`` with ``{"chunk": 2, "candidates": [3, 0]}``, from 0, the best
+  first: these go on. 200; 409 when the run does not wait for this chunk; 400 and 415 say what is
+  wrong with the request
 """
 
+import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,11 +32,13 @@ from server import PromptServer
 from ...stream_t1_core.events import CandidatesMade, Event
 from ...stream_t1_core.report import Report
 from .filmstrips import Filmstrip, filmstrips
+from .question import Question
 
 MESSAGE = "stream_t1.run"
 MOST_RUNS = 32
 MOST_BYTES = 128 * 1024 * 1024  # of filmstrips, the newest run's not counted
 STATES = {"run_done": "done", "run_stopped": "stopped"}
+MOST_CHOICE_BYTES = 4096
 
 
 @dataclass(eq=False)
@@ -43,11 +51,12 @@ class LiveRun:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: float = field(default_factory=time.time)
     messages: list[dict[str, Any]] = field(default_factory=list, repr=False)
-    strips: list[list[Filmstrip | None]] = field(default_factory=list, repr=False)  # by chunk
+    strips: dict[int, list[Filmstrip | None]] = field(default_factory=dict, repr=False)  # by chunk
+    question: Question | None = None  # while the artist is asked
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, CandidatesMade):
-            self.strips.append(filmstrips(event.frames))
+            self.strips[event.chunk] = filmstrips(event.frames)
         self.tell()
 
     def tell(self) -> None:
@@ -55,9 +64,11 @@ class LiveRun:
         for seq in range(len(self.messages), len(self.report.records)):
             record = self.report.records[seq]
             message = {**self.identity, "seq": seq, "record": record}
-            if record["event"] == "chunk_done":
-                chunk = self.strips[record["chunk"]]
+            if record["event"] in ("chunk_done", "choice_asked"):
+                chunk = self.strips.get(record["chunk"], [None] * len(record["candidates"]))
                 message["strips"] = [strip.pictures if strip else 0 for strip in chunk]
+            if record["event"] == "choice_asked":
+                message["asked"] = time.time()
             self.messages.append(message)
             if server := running_server():
                 server.send_sync(MESSAGE, message)
@@ -68,12 +79,15 @@ class LiveRun:
 
     @property
     def state(self) -> str:
+        if self.question:
+            return "asking"
         last = self.messages[-1]["record"]["event"] if self.messages else None
         return STATES.get(last, "running")
 
     @property
     def strip_bytes(self) -> int:
-        return sum(len(strip.jpeg) for chunk in self.strips for strip in chunk if strip)
+        chunks = list(self.strips.values())  # a copy: the server's thread asks, a run adds
+        return sum(len(strip.jpeg) for chunk in chunks for strip in chunk if strip)
 
 
 class LiveRuns:
@@ -103,7 +117,7 @@ class LiveRuns:
             if str(run.report) == report:
                 return {
                     (i, j): strip
-                    for i, chunk in enumerate(run.strips)
+                    for i, chunk in run.strips.items()
                     for j, strip in enumerate(chunk)
                     if strip
                 }
@@ -133,18 +147,34 @@ def add_routes(server: PromptServer) -> None:
     @routes.get("/stream_t1/runs/{run}")
     async def one_run(request: web.Request) -> web.Response:
         run = _asked_for(request)
-        return web.json_response({**run.identity, "messages": list(run.messages)})
+        messages = list(run.messages)
+        return web.json_response({**run.identity, "messages": messages, "now": time.time()})
 
     @routes.get(r"/stream_t1/runs/{run}/{chunk:\d+}/{candidate:\d+}.jpg")
     async def filmstrip(request: web.Request) -> web.Response:
         run = _asked_for(request)
         chunk, candidate = (int(request.match_info[name]) for name in ("chunk", "candidate"))
-        strips = run.strips[chunk] if chunk < len(run.strips) else []
+        strips = run.strips.get(chunk, [])
         strip = strips[candidate] if candidate < len(strips) else None
         if strip is None:
             raise web.HTTPNotFound(text="no filmstrip of this candidate")
         headers = {"Cache-Control": "private, max-age=86400, immutable"}
         return web.Response(body=strip.jpeg, content_type="image/jpeg", headers=headers)
+
+    @routes.post("/stream_t1/runs/{run}/choice")
+    async def choose(request: web.Request) -> web.Response:
+        run = _asked_for(request)
+        chunk, candidates = await _choice(request)
+        question = run.question
+        if question is None or question.chunk != chunk:
+            raise web.HTTPConflict(text=f"this run does not wait for chunk {chunk} (from 0)")
+        try:
+            taken = question.answer(candidates)
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=str(error)) from error
+        if not taken:
+            raise web.HTTPConflict(text=f"chunk {chunk} (from 0) is decided already")
+        return web.json_response({"chunk": chunk, "candidates": candidates})
 
 
 def _asked_for(request: web.Request) -> LiveRun:
@@ -152,3 +182,28 @@ def _asked_for(request: web.Request) -> LiveRun:
     if run is None:
         raise web.HTTPNotFound(text="this run is not remembered any more")
     return run
+
+
+async def _choice(request: web.Request) -> tuple[int, list[int]]:
+    """Chunk and candidates of a choice's body; what cannot be read is the sender's error."""
+    if request.content_type != "application/json":  # a foreign page cannot send it unasked
+        raise web.HTTPUnsupportedMediaType(text="send JSON, with Content-Type: application/json")
+    body = await request.clone(client_max_size=MOST_CHOICE_BYTES).read()
+    try:
+        choice = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise web.HTTPBadRequest(text=f"the body is not JSON ({error})") from error
+    chunk, candidates = (
+        (choice.get("chunk"), choice.get("candidates")) if isinstance(choice, dict) else (None, [])
+    )
+    # bool is an int to isinstance
+    if type(chunk) is not int or not _whole_numbers(candidates):
+        raise web.HTTPBadRequest(
+            text='an object such as {"chunk": 2, "candidates": [3]} is expected, whole numbers '
+            "counted from 0"
+        )
+    return chunk, candidates
+
+
+def _whole_numbers(value: object) -> bool:
+    return isinstance(value, list) and all(type(item) is int for item in value)

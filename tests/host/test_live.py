@@ -42,6 +42,7 @@ def test_who_comes_later_is_told_the_same(run: RunPrompt, server: ComfyServer) -
     (listed,) = server.get("/stream_t1/runs?workflow=later")
     assert listed["state"] == "done" and listed["node"] == "14"
     told = server.get(f"/stream_t1/runs/{listed['run']}")
+    assert told.pop("now") >= listed["started"]
     assert told == {"run": listed["run"], "node": "14", "workflow": "later", "messages": messages}
     assert listed in server.get("/stream_t1/runs")
 

@@ -35,6 +35,6 @@ def check_the_oldest_runs_are_forgotten(pack: Pack) -> None:
     assert [run.id for run in runs] == ids[5:]
     strip = pack.module("nodes.host.filmstrips").Filmstrip(bytes(live.MOST_BYTES // 2 + 1), 1)
     for run in list(runs)[-2:]:
-        run.strips.append([strip])
+        run.strips[0] = [strip]
     newest = runs.start("1", None, report())
     assert [run.id for run in runs] == [ids[-1], newest.id]
