@@ -2,13 +2,24 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import doctor, evaluate, generate, loaders, options, results, reward_models, rewards
+from . import (
+    director,
+    doctor,
+    evaluate,
+    generate,
+    loaders,
+    options,
+    results,
+    reward_models,
+    rewards,
+)
 from .host import live
+
+FILES = (loaders, options, rewards, reward_models, director, generate, evaluate, results, doctor)
 
 
 class StreamT1Extension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         if server := live.running_server():
             live.add_routes(server)
-        files = (loaders, options, rewards, reward_models, generate, evaluate, results, doctor)
-        return [node for file in files for node in file.NODES]
+        return [node for file in FILES for node in file.NODES]

@@ -12,6 +12,7 @@ from .host.rewards import HostedReward
 
 NoiseSocket = io.Custom("STREAM_T1_NOISE")
 MemorySocket = io.Custom("STREAM_T1_MEMORY")
+DirectorSocket = io.Custom("STREAM_T1_DIRECTOR")
 PrunerSocket = io.Custom("STREAM_T1_PRUNER")
 RewardSocket = io.Custom("STREAM_T1_REWARD")
 

@@ -14,6 +14,7 @@ IDS = {
     "StreamT1ChunkBeamSampler",
     "StreamT1ClipScore",
     "StreamT1ColorDrift",
+    "StreamT1Director",
     "StreamT1Doctor",
     "StreamT1Evaluate",
     "StreamT1Flicker",
