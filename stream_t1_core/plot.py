@@ -37,6 +37,7 @@ PANEL = 118
 LINE = 20
 LEGEND = 84
 MOST_NOTES = 8
+MOST_PROMPTS = 4  # told after the first
 FINAL = "Star and thick border: the final video"
 
 
@@ -126,13 +127,14 @@ def _header(run: RunRecord, plan: _Plan) -> list[str]:
         f"Stream-T1 run, {run.status}: {len(run.chunks)} of {run.planned} "
         f"chunks{each}{beam}, {seconds:.4g} seconds",
         f'prompt "{run.prompt}"' if run.prompt.strip() else "no prompt",
+        *_prompts(run),
     ]
     if run.stopped is not None:
         reason = run.stopped.strip().removesuffix(":")
         cancelled = reason == "InterruptProcessingException"  # the host's word for it
         lines.append("stopped: " + ("cancelled" if cancelled else reason or "no reason given"))
     if run.chunks:
-        lines += [_why_kept(run), _why_chosen(run)]
+        lines += [_why_kept(run), *_by_hand(run), _why_chosen(run)]
     if plan.bands and plan.bands[0].start:
         lines.append(
             f"The tree shows the last chunks, from {plan.bands[0].start + 1}; curves show all."
@@ -142,6 +144,28 @@ def _header(run: RunRecord, plan: _Plan) -> list[str]:
             f"The tree shows {MOST_ROWS} candidates a chunk: all kept ones, and the best others."
         )
     return lines
+
+
+def _prompts(run: RunRecord) -> list[str]:
+    """Where the prompt changes."""
+    changes = [
+        f'from chunk {number} "{chunk.prompt}"'
+        for number, chunk in enumerate(run.chunks, 1)
+        if chunk.prompt is not None
+    ]
+    more = len(changes) - MOST_PROMPTS
+    return changes if more <= 0 else [*changes[:MOST_PROMPTS], f"... and {more} more prompts"]
+
+
+def _by_hand(run: RunRecord) -> Iterator[str]:
+    """Chunks whose survivors the artist chose, or was asked to."""
+    for chosen, words in (
+        ("artist", "Chosen by hand, whatever the score, in chunk"),
+        ("timeout", "The artist was asked and did not answer in time, in chunk"),
+    ):
+        chunks = [str(n) for n, chunk in enumerate(run.chunks, 1) if chunk.chosen == chosen]
+        if chunks:
+            yield f"{words} {', '.join(chunks)}."
 
 
 def _why_kept(run: RunRecord) -> str:

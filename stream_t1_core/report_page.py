@@ -119,7 +119,7 @@ def _data(report: str, strips: Strips) -> str:
 
 def _message(seq: int, record: dict[str, Any], strips: Strips) -> dict[str, Any]:
     message = {"run": RUN, "node": None, "workflow": None, "seq": seq, "record": record}
-    if record["event"] != "chunk_done":
+    if record.get("event") != "chunk_done":
         return message
     chunk, count = record["chunk"], len(record["candidates"])
     return message | {"strips": [strips.get((chunk, i), (b"", 0))[1] for i in range(count)]}

@@ -2,7 +2,7 @@
 
 It knows the schema at the top of ``report.py`` and trusts no line: a report may come from a file,
 so every value that is used is checked, and an error names the line. What is not used is not looked
-at. It draws nothing.
+at, be it a value or an event. It draws nothing.
 """
 
 import json
@@ -43,6 +43,8 @@ class ChunkRecord:
     seconds: float
     kv_bytes: int
     left_out: dict[str, str]  # rewards without a number, and why
+    prompt: str | None = None  # if it changed with this chunk
+    chosen: str | None = None  # artist: by hand; timeout: asked in vain; None: by score
 
     @property
     def survivors(self) -> list[int]:
@@ -133,7 +135,7 @@ def _add(run: RunRecord | None, record: Mapping[str, Any]) -> RunRecord:
         return replace(run, stopped=_text(record, "reason") or "")
     if event == "run_started":
         raise ValueError("a second run starts here: give the report of one run")
-    raise ValueError(f"event {_shown(event)} is not known")
+    return run
 
 
 def _started(record: Mapping[str, Any]) -> RunRecord:
@@ -165,6 +167,8 @@ def _chunk(record: Mapping[str, Any], parents: int) -> ChunkRecord:
         sum(_score(phases, phase) or 0.0 for phase in phases),
         _count(record, "kv_bytes"),
         {name: str(reason) for name, reason in _object(record, "left_out").items()},
+        _text(record, "prompt"),
+        _text(record, "chosen"),
     )
 
 

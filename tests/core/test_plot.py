@@ -201,3 +201,13 @@ def test_the_strips_below_the_tree_are_told_in_the_margin() -> None:
     margin = picture[0, top : top + len(STRIPS) * ROOMY.strip, :LEFT]
     written = (margin < 0.7).any(dim=-1).any(dim=1).view(len(STRIPS), -1).any(dim=1)
     assert written.all() and math.prod(margin.shape) > 0
+
+
+def test_new_prompts_and_choices_by_hand_have_lines_of_their_own() -> None:
+    plain = [chunk(n, candidate(2.0, 0), candidate(1.0)) for n in range(7)]
+    told = [
+        chunk(n, candidate(2.0, 0), candidate(1.0), prompt=f"prompt {n}", chosen="artist")
+        for n in range(7)
+    ]
+    more = draw_report(report(*told)).shape[1] - draw_report(report(*plain)).shape[1]
+    assert more == 6 * LINE  # four prompts, how many more, and one line of choices

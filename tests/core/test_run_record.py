@@ -64,6 +64,24 @@ def test_every_report_that_can_be_written_can_be_read() -> None:
     assert isinstance(run, RunRecord) and hash(run.chunks[0].candidates)
 
 
+def test_who_chose_and_a_new_prompt_are_told() -> None:
+    first, second = read_report(
+        report(
+            chunk(0, candidate(1.0, 0), chosen="artist"),
+            chunk(1, candidate(1.0, 0), prompt="a blue square"),
+        )
+    ).chunks
+    assert (first.chosen, first.prompt) == ("artist", None)
+    assert (second.chosen, second.prompt) == (None, "a blue square")
+
+
+@pytest.mark.parametrize("event", ["choice_asked", "of a later version", None, 7])
+def test_lines_that_are_not_used_are_passed_over(event: object) -> None:
+    started, *rest = TWO.splitlines()
+    told = "\n".join([started, json.dumps({"event": event, "chunk": "?"}), *rest])
+    assert read_report(told) == read_report(TWO)
+
+
 def candidates(**changed: object) -> list[dict]:
     (item,) = json.loads(report(chunk(0, candidate(rank=0))).splitlines()[1])["candidates"]
     return [{**item, **changed}]
@@ -76,7 +94,7 @@ def candidates(**changed: object) -> list[dict]:
         (1, {"version": 2}, "line 1: version 2 is newer than 1"),
         (1, {"prompt": 7}, "line 1: prompt 7"),
         (2, {"event": "run_started"}, "line 2: a second run starts here"),
-        (2, {"event": "<b>"}, 'line 2: event "<b>" is not known'),
+        (2, {"prompt": ["a"]}, "line 2: prompt a list: it is text or null"),
         (2, {"chunk": 4}, "line 2: chunk 4 where chunk 0 is next"),
         (2, {"candidates": {}}, "line 2: candidates an object: it is a list"),
         (2, {"candidates": ["x"]}, 'line 2: candidate "x" is no object'),
