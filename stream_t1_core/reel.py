@@ -229,6 +229,10 @@ class Reel:
             about["keep_sinks"],
         )
 
+    def chunks(self, take: Take, count: int) -> "StoredChunks":
+        """The first ``count`` chunks, each read when it is asked for."""
+        return StoredChunks(self, take, count)
+
     def write(self, take: Take, chunk: int, stored: StoredChunk) -> None:
         """Add the next chunk to a take."""
         path = self._take_folder(take.number) / _chunk_name(chunk)
@@ -253,6 +257,15 @@ class Reel:
             record = self.record(take, index)
             found.append(_ranked(record, rank))
         return tuple(reversed(found))
+
+    def ranks_from(self, take: Take, chunk: int, settled: Sequence[int]) -> tuple[int, ...]:
+        """Ranks of the chunk's survivors that came by the ``settled`` candidates."""
+        ranks = [candidate["rank"] for candidate in self.record(take, chunk)["candidates"]]
+        return tuple(
+            rank
+            for index, rank in enumerate(ranks)
+            if rank is not None and self.path(take, chunk, index)[: len(settled)] == tuple(settled)
+        )
 
     def winner(self, take: Take) -> tuple[int, ...]:
         """Candidates by chunk of the path that was chosen, or, cut short, of the best beam."""
@@ -413,6 +426,23 @@ class Reel:
                 f"Reel: {what} could not be written to {self.folder} ({error.strerror}). Nothing "
                 f"finished is lost: make space there and run again, and it goes on{on}",
             ) from error
+
+
+@dataclass(frozen=True)
+class StoredChunks(Sequence[StoredChunk]):
+    """Chunks of a take from the first on, one in memory at a time."""
+
+    reel: Reel
+    take: Take
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, chunk: int) -> StoredChunk:
+        if not 0 <= chunk < self.count:
+            raise IndexError(chunk)
+        return self.reel.load(self.take, chunk)
 
 
 def plain(content: Mapping[str, Any]) -> dict[str, Any]:

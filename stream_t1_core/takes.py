@@ -5,7 +5,7 @@ do one again is to branch off a new take before it.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .reel import Reel, Section, Take, plain
@@ -48,14 +48,13 @@ class Opening:
     """Where a run starts: ``replay`` stored chunks of ``take`` first, then new ones.
 
     ``picked`` (chunk, candidate): that chunk comes next and is the parent take's candidate, alone.
-    ``settled``: before the next chunk, only beams that came by these candidates (one per chunk,
-    from the first) go on; empty: all do.
+    ``keep``: locks, as survivors' ranks by chunk: after that chunk only beams of these ranks go on.
     """
 
     take: Take
     replay: int
     picked: tuple[int, int] | None = None
-    settled: tuple[int, ...] = ()
+    keep: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 def start_take(
@@ -79,7 +78,7 @@ def start_take(
     new_seed = (take.seed + SEED_STEP * (takes[-1].number + 1)) % MOST_SEED
     pick = (request.chunk, request.candidate) if request.action == "pick" else None
     branch = reel.new_take(take, request.chunk, new_seed, settings, settled, pick)
-    return Opening(branch, request.chunk, pick, settled)
+    return Opening(branch, request.chunk, pick, _locks(reel, branch, request.chunk))
 
 
 def _first(reel: Reel, request: ReelRequest, seed: int, settings: Mapping[str, Any]) -> Opening:
@@ -108,7 +107,7 @@ def _go_on(
         take = reel.add_section(take, Section(length, settled, settings))
     replay = min(length, chunks)
     waiting = take.pick if length == take.first_chunk < chunks else None
-    return Opening(take, replay, waiting, settled[:replay])
+    return Opening(take, replay, waiting, _locks(reel, take, replay))
 
 
 def _settled(reel: Reel, take: Take, request: ReelRequest) -> tuple[int, ...]:
@@ -122,6 +121,15 @@ def _settled(reel: Reel, take: Take, request: ReelRequest) -> tuple[int, ...]:
             f"{length} chunks; lock that many or fewer (0: as it is, {UNLOCK}: lift the lock)"
         )
     return reel.winner(take)[: request.lock]
+
+
+def _locks(reel: Reel, take: Take, replay: int) -> dict[int, tuple[int, ...]]:
+    """``Opening.keep``: every lock of this take and its parents, where its section began."""
+    return {
+        section.first_chunk - 1: reel.ranks_from(take, section.first_chunk - 1, section.settled)
+        for section in reel.sections(take)
+        if section.settled and section.first_chunk <= replay
+    }
 
 
 def _check_branch(

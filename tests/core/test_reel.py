@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing import Pipe, Process
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ from stream_t1_core import whole_files
 from stream_t1_core.reel import Reel, Section, StoredChunk, Take
 from stream_t1_core.takes import Opening, ReelRequest, start_take
 
-ROOT = Path(__file__).resolve().parents[2]
+FORKS = hasattr(os, "fork")
+FORK = multiprocessing.get_context("fork") if FORKS else None  # torch is loaded once
+needs_fork = pytest.mark.skipif(not FORKS, reason="no fork")
 GEOMETRY = {
     "channels": 4,
     "frames_per_chunk": 3,
@@ -29,22 +32,6 @@ GEOMETRY = {
 }
 SETTINGS = {"search": {"beam_width": 2, "branch_factor": 2}, "noise": {"beta": -0.1}, "prompt": "a"}
 OTHER = {**SETTINGS, "search": {"beam_width": 2, "branch_factor": 3}}
-WRITER = """
-import sys
-from pathlib import Path
-from tests.core.test_reel import GEOMETRY, SETTINGS, chunk_of, prompt_of
-from stream_t1_core.reel import Reel
-from stream_t1_core.takes import ReelRequest, start_take
-
-reel = Reel.open(Path(sys.argv[1]), GEOMETRY)
-with reel.writing():
-    opening = start_take(reel, ReelRequest(), 7, SETTINGS, 10_000)
-    print(opening.replay, flush=True)
-    prompt = prompt_of(reel, 0)
-    for chunk in range(opening.replay, 10_000):
-        reel.write(opening.take, chunk, chunk_of(chunk, prompt))
-        print(chunk, flush=True)
-"""
 
 
 def record_of(chunk: int, failed: int | None = None) -> dict:
@@ -100,6 +87,30 @@ def ask(reel: Reel, chunks: int, settings: dict = SETTINGS, **request: object) -
         return start_take(reel, ReelRequest(**request), 5, settings, chunks)
 
 
+def write_on(folder: Path, told: Connection) -> None:
+    """A run that never ends; tells how many chunks are finished."""
+    reel = Reel.open(folder, GEOMETRY)
+    with reel.writing():
+        opening = start_take(reel, ReelRequest(), 7, SETTINGS, 100_000)
+        prompt = prompt_of(reel, 0)
+        for chunk in range(opening.replay, 100_000):
+            told.send(chunk)
+            reel.write(opening.take, chunk, chunk_of(chunk, prompt))
+
+
+def begin(folder: Path) -> tuple[Process, Connection]:
+    told, ours = Pipe(duplex=False)
+    writer = FORK.Process(target=write_on, args=(folder, ours))
+    writer.start()
+    ours.close()
+    return writer, told
+
+
+def kill(writer: Process) -> None:
+    writer.kill()
+    writer.join()
+
+
 def chunk_file(reel: Reel, take: int, chunk: int) -> Path:
     return reel.folder / f"take_{take:03}" / f"chunk_{chunk:05}.safetensors"
 
@@ -120,6 +131,8 @@ def test_what_was_written_comes_back_exactly(tmp_path: Path) -> None:
         stored = reel.load(take, chunk)
         assert_same(stored, chunk_of(chunk, prompt_of(reel, 0)))
         assert reel.record(take, chunk) == stored.record
+        assert_same(reel.chunks(take, 3)[chunk], stored)
+    assert len(list(reel.chunks(take, 2))) == 2
     rows, words = reel.load_prompt(stored.prompt)
     assert words == "words 0" and torch.equal(rows, torch.zeros(1, 5, 8))
 
@@ -152,26 +165,24 @@ def test_same_words_of_another_encoder_are_another_prompt(tmp_path: Path) -> Non
     assert len(shas) == 4
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+@needs_fork
 def test_a_kill_at_any_moment_loses_nothing_finished(tmp_path: Path) -> None:
     folder, moments = tmp_path / "reel", random.Random(0)
     finished = 0
     for _ in range(5):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        assert int(writer.stdout.readline()) >= finished
-        time.sleep(moments.uniform(0.0, 0.3))
-        writer.send_signal(signal.SIGKILL)
-        told = writer.communicate()[0].split()
+        writer, told = begin(folder)
+        time.sleep(moments.uniform(0.0, 0.2))
+        kill(writer)
+        with contextlib.suppress(EOFError):
+            while True:
+                finished = told.recv()
         reel = Reel.open(folder, GEOMETRY)
-        [take] = reel.takes()
-        finished = max(int(told[-1]) + 1 if told else 0, finished)
-        assert reel.length(take) >= finished
-        for chunk in range(reel.length(take)):
-            assert_same(reel.load(take, chunk), chunk_of(chunk, prompt_of(reel, 0)))
         with reel.writing():  # the dead writer's lock is free, and its half files are gone
             assert not list(folder.rglob("*.part"))
+        length = reel.length(reel.take(1)) if reel.takes() else 0
+        assert finished <= length <= finished + 1
+        for chunk in range(length):
+            assert_same(reel.load(reel.take(1), chunk), chunk_of(chunk, prompt_of(reel, 0)))
     assert finished
 
 
@@ -344,12 +355,20 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match=f"another run .process {os.getpid()}"):
             with Reel.open(reel.folder, GEOMETRY).writing():
                 pass
-        code = WRITER.replace("10_000", "1")
-        other = subprocess.run(
-            [sys.executable, "-c", code, str(reel.folder)], capture_output=True, text=True, cwd=ROOT
-        )
-        assert "is being written by another run" in other.stderr
         assert_same(Reel.open(reel.folder, GEOMETRY).load(take, 0), reel.load(take, 0))
+    with reel.writing():
+        pass
+
+
+@needs_fork
+def test_a_writer_in_another_process_is_named(tmp_path: Path) -> None:
+    writer, told = begin(tmp_path / "reel")
+    told.recv()
+    reel = Reel.open(tmp_path / "reel", GEOMETRY)
+    with pytest.raises(RuntimeError, match=f"another run .process {writer.pid}"):
+        with reel.writing():
+            pass
+    kill(writer)
     with reel.writing():
         pass
 
@@ -359,7 +378,7 @@ def test_a_run_goes_on_with_its_own_seed(tmp_path: Path) -> None:
     for chunks, replay in ((2, 2), (1, 1), (5, 2)):
         opening = ask(reel, chunks)
         assert (opening.take.number, opening.take.seed, opening.replay) == (1, 42, replay)
-        assert opening.picked is None and opening.settled == ()
+        assert opening.picked is None and opening.keep == {}
     assert len(reel.takes()) == 1
 
 
@@ -456,19 +475,20 @@ def test_an_empty_reel_only_begins(tmp_path: Path, request_: dict) -> None:
 def test_locked_chunks_stay(tmp_path: Path) -> None:
     reel, take = made(tmp_path, 4)
     with reel.writing():
-        reel.write_winner(take, (1, 2, 2, 1))
+        reel.write_winner(take, (2, 1, 2, 1))  # the second best beam
     locked = ask(reel, 4, lock=2)  # nothing to add, yet it is remembered
-    assert (locked.take.lock, locked.settled, locked.replay) == (2, (1, 2), 4)
-    assert reel.sections(locked.take)[-1] == Section(4, (1, 2), SETTINGS)
+    assert (locked.take.lock, locked.take.settled, locked.replay) == (2, (2, 1), 4)
+    assert locked.keep == {3: (1,)}
+    assert reel.sections(locked.take)[-1] == Section(4, (2, 1), SETTINGS)
     for request in ({"action": "reroll", "chunk": 1}, {"action": "pick", "chunk": 0}):
         with pytest.raises(ValueError, match="chunks 1 to 2 of 'reel' are locked.*lock = -1"):
             ask(reel, 4, **{"candidate": 1, **request})
     branch = ask(reel, 4, action="reroll", chunk=2)
-    assert branch.take.lock == 2 and branch.settled == (1, 2)  # inherited
+    assert branch.take.settled == (2, 1) and branch.keep == {1: (1,)}  # inherited
     fewer = ask(reel, 4, action="reroll", chunk=1, lock=1, take=1)
-    assert fewer.settled == (1,)
+    assert fewer.take.settled == (2,) and fewer.keep == {0: (0,)}
     lifted = ask(reel, 4, lock=-1, take=1)
-    assert lifted.take.lock == 0 and lifted.settled == ()
+    assert lifted.take.lock == 0 and lifted.keep == {}
     assert ask(reel, 4, action="reroll", chunk=0, take=1).replay == 0
 
 
@@ -480,17 +500,17 @@ def test_a_pick_must_come_from_the_locked_chunks(tmp_path: Path) -> None:
     ask(reel, 3, lock=1)
     with pytest.raises(ValueError, match="does not come from the locked chunks 1 to 1"):
         ask(reel, 3, action="pick", chunk=1, candidate=3)
-    assert ask(reel, 3, action="pick", chunk=1, candidate=0).settled == (2,)
+    assert ask(reel, 3, action="pick", chunk=1, candidate=0).take.settled == (2,)
 
 
 def test_a_take_without_chunks_of_its_own_locks_what_its_parent_showed(tmp_path: Path) -> None:
     reel, take = made(tmp_path, 4)
     with reel.writing():
-        reel.write_winner(take, (1, 2, 2, 1))
+        reel.write_winner(take, (2, 1, 2, 1))  # the second best beam
     ask(reel, 4, action="reroll", chunk=3)
-    assert ask(reel, 4, lock=2).settled == (1, 2)
-    ask(reel, 4, action="pick", chunk=1, candidate=0, take=1)
-    assert ask(reel, 4, lock=1).settled == (2,)
+    assert ask(reel, 4, lock=2).take.settled == (2, 1)
+    ask(reel, 4, action="pick", chunk=1, candidate=2, take=1)
+    assert ask(reel, 4, lock=1).take.settled == (1,)
 
 
 def test_a_branch_needs_its_parents_chunks(tmp_path: Path) -> None:
