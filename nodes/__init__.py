@@ -12,10 +12,22 @@ from . import (
     results,
     reward_models,
     rewards,
+    timeline,
 )
 from .host import live
 
-FILES = (loaders, options, rewards, reward_models, director, generate, evaluate, results, doctor)
+FILES = (
+    loaders,
+    options,
+    rewards,
+    reward_models,
+    timeline,
+    director,
+    generate,
+    evaluate,
+    results,
+    doctor,
+)
 
 
 class StreamT1Extension(ComfyExtension):

@@ -25,6 +25,8 @@ IDS = {
     "StreamT1MotionAmount",
     "StreamT1NoisePropagation",
     "StreamT1PickScore",
+    "StreamT1PromptAt",
+    "StreamT1PromptTimeline",
     "StreamT1ReportPlot",
     "StreamT1RewardMix",
     "StreamT1RewardPruner",
