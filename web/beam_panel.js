@@ -1,7 +1,7 @@
 // Draws a run: the tree of candidates, what each chunk cost and kept, its scores, and one
-// candidate in words. DOM and SVG only; the only file that touches the page, and importing it does
-// nothing. It decides nothing about the run: `viewOf` and `explain` (run_state.js) are handed in,
-// as they also are in the saved HTML report, where nothing can be imported.
+// candidate in words. DOM and SVG only, and importing it does nothing. It decides nothing about the
+// run: `viewOf` and `explain` (run_state.js) are handed in, as they also are in the saved HTML
+// report, where nothing can be imported; what can be done about a run is drawn by choices.js.
 //
 // Only columns in sight are in the page, so it stays as small for 120 chunks as for 10. Text from
 // prompts and files goes in as text, never as HTML.
@@ -24,7 +24,7 @@ const MOST_CARD_CHUNKS = 24;
 const FRAME_MS = 150; // a picture of a playing filmstrip
 const SVG = "http://www.w3.org/2000/svg";
 
-const MARKS = { final: "★", alive: "●", kept: "○", pruned: "×", failed: "!" };
+const MARKS = { final: "★", alive: "●", kept: "○", pruned: "×", failed: "!", open: "?" };
 const ROUTES = {
   sink: ["S", "first sink: stays"],
   drop: ["D", "drop"],
@@ -36,7 +36,8 @@ const EMPTY =
   "won; a saved report can be opened too.";
 
 // options: viewOf, explain; stripUrl(runId, chunk, candidate) -> URL or null (filmstrips);
-// onOpenReport(text) when a report file was chosen (without it there is no button).
+// onOpenReport(text) when a report file was chosen (without it there is no button); choices: of
+// choices.js, where something can be done about the run.
 // -> { element, draw(run), setRuns(runs, current, onChange), destroy() }
 export function createPanel(options) {
   const panel = new BeamPanel(options);
@@ -49,8 +50,8 @@ export function createPanel(options) {
 }
 
 class BeamPanel {
-  constructor({ viewOf, explain, stripUrl = () => null, onOpenReport = null }) {
-    Object.assign(this, { viewOf, explain, stripUrl });
+  constructor({ viewOf, explain, stripUrl = () => null, onOpenReport = null, choices = null }) {
+    Object.assign(this, { viewOf, explain, stripUrl, choices });
     this.view = null;
     this.columns = new Map(); // chunk -> what is in the page of it
     this.drawn = {}; // what the header, the frame and the words show
@@ -112,9 +113,11 @@ class BeamPanel {
     this.legend = legend();
     this.element.append(
       el("header", "", el("div", "top", this.status, tools), this.facts, this.prompt, this.warning),
+      ...(this.choices ? [this.choices.bar] : []),
       this.empty,
       this.scroller,
       this.details,
+      ...(this.choices ? [this.choices.actions] : []),
       this.legend,
     );
   }
@@ -137,10 +140,12 @@ class BeamPanel {
     grid.addEventListener("focusout", () => this.focus(null));
     grid.addEventListener("click", (event) => this.pin(cellAt(event.target)));
     grid.addEventListener("keydown", (event) => this.key(event));
+    if (this.choices) this.choices.pointAt = (cell) => this.hover(cell);
   }
 
   destroy() {
     this.observer.disconnect();
+    this.choices?.destroy();
     clearInterval(this.timer);
     cancelAnimationFrame(this.nextFrame);
     this.element.remove();
@@ -150,9 +155,12 @@ class BeamPanel {
     const before = this.view;
     this.view = this.viewOf(run);
     // A second report has the first one's id.
-    const fewer = this.view.chunks.length < (before?.chunks.length ?? 0);
-    if (before?.id !== this.view.id || fewer) this.reset();
+    const another = before?.id !== this.view.id || this.view.made < before.made;
+    if (another) this.reset();
     this.render();
+    const chunk = this.view.question?.chunk;
+    const asked = chunk !== undefined && (another || chunk !== before.question?.chunk);
+    if (asked && this.layout) this.bringIntoSight(chunk);
   }
 
   // Another run: nothing chosen in the last one holds.
@@ -220,6 +228,7 @@ class BeamPanel {
     setText(this.warning, missing);
     this.warning.title = missing;
     this.renderFacts();
+    this.renderChoices();
     if (!some || !this.size.width) return; // without a size: resized() comes back
     this.layout = layoutFor(view, this.size, this.density);
     this.element.dataset.density = this.layout.density;
@@ -230,6 +239,10 @@ class BeamPanel {
     this.renderChart();
     this.renderDetails();
     if (this.follow) this.scrollSoon();
+  }
+
+  renderChoices() {
+    if (this.view) this.choices?.update(this.view, this.current() ?? this.leading());
   }
 
   // With the next frame, which lays the page out anyway: at once it would be laid out twice.
@@ -281,8 +294,9 @@ class BeamPanel {
 
   // Where the scroll stands with the newest chunk, and the next one, in sight.
   newest() {
-    const { chunks, planned, state } = this.view;
-    const shown = Math.min(planned, chunks.length + (state === "running" ? 1 : 0));
+    const { chunks, planned, state, question } = this.view;
+    const next = state === "running" && !question ? 1 : 0;
+    const shown = Math.min(planned, chunks.length + next);
     return Math.max(0, GUTTER + shown * this.layout.pitch - this.size.width);
   }
 
@@ -292,6 +306,7 @@ class BeamPanel {
     this.bringIntoSight(chunk);
     this.renderColumns();
     this.renderDetails();
+    this.renderChoices();
   }
 
   bringIntoSight(chunk) {
@@ -377,7 +392,8 @@ class BeamPanel {
 
   // The chunk being made has empty places where its candidates will stand.
   ghost(chunk) {
-    return this.view.state === "running" && chunk === this.view.chunks.length;
+    const { state, chunks, question } = this.view;
+    return state === "running" && !question && chunk === chunks.length;
   }
 
   buildColumn(chunk, data, kind) {
@@ -385,10 +401,16 @@ class BeamPanel {
     const root = el("div", "column");
     root.setAttribute("role", "row");
     root.setAttribute("aria-rowindex", chunk + 1);
-    root.setAttribute("aria-label", `Chunk ${chunk + 1}`);
+    const prompt = data?.prompt ?? null;
+    root.setAttribute("aria-label", `Chunk ${chunk + 1}${prompt === null ? "" : ", new prompt"}`);
     const every = [1, 2, 5, 10].find((step) => step * layout.pitch >= 28); // pixels for a number
     const numbered = (chunk + 1) % every === 0 || chunk === 0;
     const head = span(data ? "head" : "head unmade", numbered ? chunk + 1 : "");
+    if (prompt !== null) {
+      head.classList.add("prompted");
+      head.title = `From chunk ${chunk + 1} on: ${prompt}`;
+      setText(head, layout.density === "cards" ? `${chunk + 1} ¶ new prompt` : "¶");
+    }
     const foot = el("div", "foot");
     for (const part of [head, root, foot]) part.style.left = `${chunk * layout.pitch}px`;
     const links = svg("svg", { class: "links", width: layout.gap, height: layout.tree });
@@ -546,10 +568,11 @@ class BeamPanel {
     return [this.pinned, this.hovered, this.focused].find((at) => this.exists(at)) ?? null;
   }
 
-  // The leading candidate of the newest chunk.
+  // The leading candidate of the newest chunk; the score's, while that waits for a choice.
   leading() {
+    const { question, path } = this.view;
     const chunk = this.view.chunks.length - 1;
-    const candidate = this.view.path[chunk] ?? null;
+    const candidate = (question ? question.favourite : path[chunk]) ?? null;
     return candidate === null ? null : { chunk, candidate };
   }
 
@@ -567,6 +590,7 @@ class BeamPanel {
     if (this.busy) return;
     this.renderColumns();
     this.renderDetails();
+    this.renderChoices();
   }
 
   hover(cell) {
@@ -618,10 +642,12 @@ class BeamPanel {
   }
 }
 
-// Sizes in pixels for a view in a room: cards with pictures where they fit, else small cells.
+// Sizes in pixels for a view in a room: cards with pictures where they fit, or where one chooses
+// by them, else small cells.
 function layoutFor(view, room, chosen) {
   const cards = cardLayout(view, room);
-  const fits = view.planned <= MOST_CARD_CHUNKS && cards.tree <= cards.forTree;
+  const short = view.planned <= MOST_CARD_CHUNKS && cards.tree <= cards.forTree;
+  const fits = short || view.question;
   const overview = chosen === "overview" || (!fits && chosen !== "cards");
   return overview ? overviewLayout(view, room) : cards;
 }
@@ -685,14 +711,15 @@ function paintLinks(links, chunk, { row, gap }) {
     if (parent === null) continue;
     const [from, to, bend] = [middle(parent), middle(candidate), gap / 2];
     const curve = `M0 ${from}C${bend} ${from} ${bend} ${to} ${gap} ${to}`;
-    lines[state === "failed" ? "pruned" : state] += curve;
+    lines[{ failed: "pruned", open: "kept" }[state] ?? state] += curve;
   }
   const drawn = Object.entries(lines).filter(([, line]) => line);
   links.replaceChildren(...drawn.map(([kind, d]) => svg("path", { class: kind, d })));
 }
 
 function paintFoot(foot, chunk, layout, most) {
-  const { winner, leadText, route, sinksInUse } = chunk;
+  const { winner, leadText, route, sinksInUse, waiting } = chunk;
+  if (waiting) return;
   const [letter, meaning] = ROUTES[route] ?? ["–", "leaves the window for good"];
   const sinks = plural(sinksInUse ?? 0, "sink");
   const rows = {
@@ -795,8 +822,10 @@ function spoken(cell, chunk) {
     alive: "path alive",
     kept: "branch ended",
     pruned: "pruned",
+    open: "waits for your choice",
   };
-  const place = cell.rank === 0 ? "won" : cell.placeText && `kept as ${cell.placeText}`;
+  const kept = cell.rank === 0 ? "won" : cell.placeText && `kept as ${cell.placeText}`;
+  const place = chunk.waiting ? cell.placeText && `${cell.placeText} by score` : kept;
   const scores = ["fused", "short", "long"]
     .filter((name) => cell[name] !== null)
     .map((name) => `${name} ${shown(cell[name], chunk.decimals[name])}`);
@@ -820,7 +849,7 @@ function legend() {
     item.title = title;
     box.append(item);
   };
-  entry(span("place", "1st"), "won", "Had the highest fused score of its chunk");
+  entry(span("place", "1st"), "won", "Had the highest fused score of its chunk, or was chosen by hand");
   for (const [state, texts] of Object.entries(LEGEND)) {
     entry(span(`mark ${state}`, MARKS[state]), ...texts);
   }

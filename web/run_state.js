@@ -17,6 +17,7 @@ export function emptyRun() {
     gap: false, // a message is missing: fetch the whole run
     started: null, // records of the report
     chunks: [], // {record, strips} by chunk; null where its message is missing
+    asked: null, // {record, strips, asked} while the artist may choose; asked: server's seconds
     done: null,
     stopped: null,
   };
@@ -28,23 +29,25 @@ export function applyMessage(run, message) {
   if (message.seq <= before.seq) return run;
   const { node = null, workflow = null, seq } = message;
   const gap = before.gap || seq !== before.seq + 1;
-  return withRecord({ ...before, node, workflow, seq, gap }, message.record, message.strips);
+  return withRecord({ ...before, node, workflow, seq, gap }, message.record, message);
 }
 
-function withRecord(run, record, strips) {
+function withRecord(run, record, { strips = [], asked = null } = {}) {
   switch (record.event) {
     case "run_started":
       return { ...run, started: record };
+    case "choice_asked": // in a report nobody waits any more
+      return asked === null ? run : { ...run, asked: { record, strips, asked } };
     case "chunk_done": {
       const chunks = run.chunks.slice();
       while (chunks.length < record.chunk) chunks.push(null);
-      chunks[record.chunk] = { record, strips: strips ?? [] };
-      return { ...run, chunks };
+      chunks[record.chunk] = { record, strips };
+      return { ...run, chunks, asked: null };
     }
     case "run_done":
-      return { ...run, done: record };
+      return { ...run, done: record, asked: null };
     case "run_stopped":
-      return { ...run, stopped: record };
+      return { ...run, stopped: record, asked: null };
     default:
       return run; // a later version's event
   }
@@ -92,7 +95,8 @@ function wrongStart({ event, version, chunks }) {
   return planned ? null : `chunks is ${chunks}; 1 to ${MOST_CHUNKS} is allowed`;
 }
 
-function wrongChunk({ chunk, candidates, sinks, seconds, kv_bytes, left_out }, planned) {
+function wrongChunk(record, planned) {
+  const { chunk, candidates, sinks, seconds, kv_bytes, left_out } = record;
   if (!Number.isInteger(chunk) || chunk < 0 || chunk >= planned) {
     return `chunk is ${chunk}; 0 to ${planned - 1} is allowed`;
   }
@@ -105,11 +109,14 @@ function wrongChunk({ chunk, candidates, sinks, seconds, kv_bytes, left_out }, p
     return "chunk_done needs seconds by phase";
   }
   if (!Number.isFinite(kv_bytes)) return "chunk_done needs the number kv_bytes";
+  const { prompt = null, chosen = null } = record;
+  if (![prompt, chosen].every(isText)) return "prompt and chosen are text or null";
   return left_out === undefined || isObject(left_out) ? null : "left_out is not an object";
 }
 
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 const isList = (value, isItem) => Array.isArray(value) && value.every(isItem);
+const isText = (value) => value === null || typeof value === "string";
 const isScore = (value) => value === null || Number.isFinite(value);
 
 function isCandidate(value) {
@@ -133,6 +140,10 @@ export function viewOf(run) {
   const ended = run.done ? "done" : run.stopped ? "stopped" : null;
   const path = markPaths(chunks, run.done?.best_beam ?? 0);
   markRoutes(chunks, path, run.started?.settings);
+  const question = run.asked && questionOf(run.asked);
+  const series = seriesOf(chunks, path);
+  const made = chunks.length;
+  if (question) addWaiting(chunks, run.asked, question);
   const planned = Math.max(run.started?.chunks ?? 0, chunks.length);
   const view = {
     id: run.id,
@@ -146,19 +157,58 @@ export function viewOf(run) {
     state: ended ?? (run.started || chunks.length ? "running" : "waiting"),
     reason: run.stopped ? reasonOf(run.stopped) : null,
     planned,
+    made, // chunks; one more is among them while it waits for a choice
+    question,
     chunks,
     rows: chunks.reduce((most, chunk) => Math.max(most, chunk?.cells.length ?? 0), expected(run)),
     path,
     finalScores: run.done?.final_scores ?? [],
     bestBeam: run.done?.best_beam ?? 0,
-    series: seriesOf(chunks, path),
+    series,
   };
-  view.lanes = lanesOf(view.series);
+  view.lanes = question ? [] : lanesOf(view.series); // the room is the pictures'
   view.weakest = weakestOf(view.series);
   view.status = statusOf(view);
   view.facts = factsOf(view);
-  view.leftOut = leftOutOf(chunks);
+  view.leftOut = leftOutOf(chunks.slice(0, made));
   return view;
+}
+
+// What the artist is asked: which candidates of a chunk go on.
+function questionOf({ record: { chunk, candidates, seconds }, asked }) {
+  const kept = candidates.filter(({ rank }) => rank !== null);
+  return {
+    chunk,
+    most: kept.length,
+    favourite: candidates.findIndex(({ rank }) => rank === 0), // the score's
+    open: candidates.flatMap(({ failure }, candidate) => (failure ? [] : [candidate])),
+    until: asked + seconds, // by the server's clock
+  };
+}
+
+// The chunk in question stands among the others, but nothing has become of its candidates yet.
+function addWaiting(chunks, { record, strips }, { chunk: index }) {
+  while (chunks.length < index) chunks.push(null);
+  const chunk = chunkOf({ record: { ...UNDECIDED, ...record }, strips }, index);
+  for (const cell of chunk.cells) if (cell.state !== "failed") cell.state = "open";
+  chunks[index] = { ...chunk, source: record, waiting: true };
+  linkToParents(chunks[index], chunks[index - 1]);
+}
+
+const UNDECIDED = { sinks: [], seconds: {}, kv_bytes: 0, left_out: {} };
+
+// What is asked, in words, with the time that is left; `now` is the server's.
+export function ask({ question: { chunk, favourite, until, most } }, now) {
+  const left = Math.ceil(until - now);
+  const otherwise = `the score decides (${named(favourite)})`;
+  if (left <= 0) return `Chunk ${chunk + 1}: the time is over, ${otherwise}`;
+  const up = most > 1 ? ` up to ${most} candidates` : "";
+  return `Choose${up} for chunk ${chunk + 1}: ${secondsLeft(left)} left, then ${otherwise}`;
+}
+
+function secondsLeft(seconds) {
+  if (seconds < 120) return `${seconds}\u00a0s`;
+  return seconds < 7200 ? `${Math.ceil(seconds / 60)}\u00a0min` : secondsText(seconds);
 }
 
 // Rewards that had no number in some chunks, in words: those were chosen without them.
@@ -207,6 +257,8 @@ function chunkOf({ record, strips }, chunk) {
   for (const name of SCORES) decimals[name] = decimalsFor(cells.map((cell) => cell[name]));
   const winner = cells.find(({ rank }) => rank === 0) ?? null;
   const next = bestOf(cells.filter((cell) => cell !== winner));
+  const byHand = record.chosen === "artist";
+  const lead = winner && next ? `by ${gapText(winner.fused - next.fused, decimals.fused)}` : "";
   const total = Object.values(record.seconds).reduce((sum, seconds) => sum + (seconds ?? 0), 0);
   return {
     source: record, // the same object as long as nothing changed in it
@@ -216,7 +268,11 @@ function chunkOf({ record, strips }, chunk) {
     winner: winner?.candidate ?? null,
     next: next?.candidate ?? null, // best of the others
     kept: cells.filter(({ rank }) => rank !== null).length,
-    leadText: winner && next ? `by ${gapText(winner.fused - next.fused, decimals.fused)}` : "",
+    leadText: byHand ? "by hand" : lead,
+    byHand,
+    tooLate: record.chosen === "timeout", // the artist was asked and did not answer
+    prompt: record.prompt ?? null, // from here on, if it is a new one
+    waiting: false, // for the artist's choice
     sinks: record.sinks,
     seconds: record.seconds,
     totalSeconds: total,
@@ -322,17 +378,18 @@ function weakestOf({ short, long }) {
   return { chunk: values.indexOf(lowest), score, text };
 }
 
-function statusOf({ state, chunks, planned, reason }) {
-  const made = chunks.filter(Boolean).length;
+function statusOf({ state, chunks, made: last, planned, reason, question }) {
+  const made = chunks.slice(0, last).filter(Boolean).length;
   if (state === "waiting") return "Waiting for a run";
   if (state === "done") return `Done: ${count(made, "chunk")}`;
   if (state === "stopped") return `Stopped after ${made} of ${count(planned, "chunk")}: ${reason}`;
+  if (question) return `Chunk ${question.chunk + 1} of ${planned} waits for your choice`;
   return `Running: ${made} of ${count(planned, "chunk")} done`;
 }
 
 // Short facts for the header, the most wanted first.
-function factsOf({ state, chunks, planned, finalScores, bestBeam }) {
-  const made = chunks.filter(Boolean);
+function factsOf({ state, chunks, made: last, planned, finalScores, bestBeam }) {
+  const made = chunks.slice(0, last).filter(Boolean);
   const latest = made.at(-1);
   if (!latest) return [];
   const perChunk = mean(made.map(({ totalSeconds }) => totalSeconds));
@@ -368,12 +425,13 @@ export function explain(view, chunk, candidate) {
   return [
     outcome(view, here, cell),
     ...(cell.failure ? [] : standing(here, cell)),
-    ...fate(view, here, cell),
+    ...(here.waiting ? [] : fate(view, here, cell)),
     ...(cell.failure ? [] : composition(view, here, cell)),
-    ...memory(view, cell),
+    ...(here.waiting ? [] : memory(view, cell)),
     ...here.leftOut.map(
       ([name, reason]) => `Reward ${name} had no number in this chunk (${reason}): left out.`,
     ),
+    ...(here.prompt === null ? [] : [`From this chunk on the prompt is "${here.prompt}".`]),
     origin(view, cell),
     ...singles(cell),
   ];
@@ -383,12 +441,24 @@ const named = (candidate) => `candidate ${candidate + 1}`;
 
 function outcome(view, here, cell) {
   const start = `Chunk ${here.chunk + 1}: ${named(cell.candidate)}`;
-  const winner = here.winner === null ? "" : `; ${named(here.winner)} won`;
   if (cell.failure) return `${start} failed and could not win: ${cell.failure}.`;
+  if (here.waiting) return `${start} waits for your choice; ${proposal(here, cell)}.`;
   if (here.cells.length === 1) return `${start} was the only one.`;
-  if (cell.rank === 0) return `${start} won.`;
-  if (cell.rank === null) return `${start} was pruned${winner}.`;
-  return `${start} was kept as ${nth(cell.rank + 1)} of ${here.kept}${winner}.`;
+  const how = howChosen(here);
+  const winner = here.winner === null ? "" : `; ${named(here.winner)} won`;
+  if (cell.rank === 0) return `${start} won${how}.`;
+  if (cell.rank === null) return `${start} was pruned${winner}${how}.`;
+  return `${start} was kept as ${nth(cell.rank + 1)} of ${here.kept}${winner}${how}.`;
+}
+
+function proposal({ kept }, { rank }) {
+  if (rank === null) return "the score would prune it";
+  return `the score would keep it${kept > 1 ? ` as ${nth(rank + 1)} of ${kept}` : ""}`;
+}
+
+function howChosen({ byHand, tooLate }) {
+  if (byHand) return ", chosen by hand";
+  return tooLate ? "; the artist did not answer in time" : "";
 }
 
 // Where its fused score stands among the others, and on which reward it gained or lost.
@@ -400,19 +470,20 @@ function standing(here, cell) {
   const rivals = scored.filter((other) => other !== cell);
   const lastKept = here.cells.find(({ rank }) => rank === here.kept - 1);
   const rival =
-    cell.rank === 0 ? bestOf(rivals) : cell.rank === null ? lastKept : here.cells[here.winner];
+    cell.rank === 0 || here.byHand ? bestOf(rivals) : cell.rank === null ? lastKept : here.cells[here.winner];
   const own = `Fused ${numberText(cell.fused, digits)} is`;
   if (!rival) return [`${own} the only score: all others failed.`];
   const order = place === 1 ? "the highest" : nth(place);
   const against =
-    cell.rank === null
+    cell.rank === null && !here.byHand
       ? `${named(rival.candidate)}, the last of ${here.kept} kept`
       : named(rival.candidate);
   const gap = cell.fused - rival.fused;
   const side = gap > 0 ? "above" : "below";
   const distance = gap === 0 ? "equal to" : `${gapText(Math.abs(gap), digits)} ${side}`;
   const sentence = `${own} ${order} of ${scored.length}, ${distance} ${against}`;
-  const tie = cell.fused === rival.fused ? ": of equals the one tried first wins" : "";
+  const tied = cell.fused === rival.fused && !here.byHand;
+  const tie = tied ? ": of equals the one tried first wins" : "";
   const gains = ["short", "long"]
     .filter((name) => cell[name] !== null && rival[name] !== null)
     .map((name) => `${name} is ${gained(cell[name] - rival[name], here.decimals[name])}`);
@@ -486,7 +557,7 @@ function whyNotTheWinner(view, here) {
   }
   return (
     (view.state === "done" && scoredBest(view)) ||
-    `the best candidate of chunk ${view.chunks.length} comes from it`
+    `the best candidate of chunk ${view.path.length} comes from it`
   );
 }
 

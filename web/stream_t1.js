@@ -1,11 +1,14 @@
 // The live panel on the Chunk Beam Sampler: listens to the server, keeps the latest runs of the open
 // workflow, and hands them to the panel of the node that made them. What a run says is worked out in
-// run_state.js and drawn by beam_panel.js; this file knows ComfyUI.
+// run_state.js and drawn by beam_panel.js; what can be done about it is drawn by choices.js, and reel.js
+// knows the Reel node. This file knows ComfyUI.
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { createPanel, PANEL_HEIGHT } from "./beam_panel.js";
-import { applyMessage, emptyRun, explain, runFromReport, viewOf } from "./run_state.js";
+import { createChoices } from "./choices.js";
+import { reelActions } from "./reel.js";
+import { applyMessage, ask, emptyRun, explain, runFromReport, viewOf } from "./run_state.js";
 
 const SAMPLER = "StreamT1ChunkBeamSampler";
 const NAME = "stream_t1_panel";
@@ -15,6 +18,7 @@ const MOST_RUNS = 8; // remembered for a node
 
 const warned = new Set(); // run and reward: told once
 const shown = new Map(); // node -> Shown; nodes have no id yet when they are made
+let ahead = 0; // seconds that this page's clock is ahead of the server's
 
 // One sampler node: its panel, its runs by id (oldest first), and which of them is drawn.
 class Shown {
@@ -29,6 +33,12 @@ class Shown {
       stripUrl: (run, chunk, candidate) =>
         run && api.apiURL(`/stream_t1/runs/${run}/${chunk}/${candidate}.jpg`),
       onOpenReport: (text) => this.openReport(text),
+      choices: createChoices({
+        ask,
+        now: () => Date.now() / 1000 - ahead,
+        answer: sendChoice,
+        actionsFor: (view, at) => (view.id === "report" ? null : reelActions(node, view, at)),
+      }),
     });
   }
 
@@ -83,6 +93,25 @@ class Shown {
   }
 }
 
+// Whether the question is settled: by this answer, or before it came.
+async function sendChoice(run, chunk, candidates) {
+  const request = {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ chunk, candidates }),
+  };
+  let why = "the server does not answer";
+  try {
+    const response = await api.fetchApi(`/stream_t1/runs/${run}/choice`, request);
+    if (response.ok || response.status === 409) return true; // 409: another was faster
+    why = await response.text();
+  } catch (error) {
+    console.error(error);
+  }
+  notice("error", "the choice was not taken", why);
+  return false;
+}
+
 function label(id, run, index) {
   if (id === "report") return "report file";
   return `run ${index + 1}${run.node?.includes(":") ? `, node ${run.node}` : ""}`;
@@ -110,6 +139,7 @@ function shownFor({ node, workflow }) {
 function receive(message) {
   const target = shownFor(message);
   if (!target) return;
+  if (message.asked) ahead = Date.now() / 1000 - message.asked;
   const run = applyMessage(target.runs.get(message.run) ?? emptyRun(), message);
   target.put(message.run, run);
   if (run.gap) fetchRun(message.run);
@@ -123,7 +153,8 @@ function receive(message) {
 async function fetchRun(id) {
   const answer = await api.fetchApi(`/stream_t1/runs/${id}`);
   if (!answer.ok) return; // forgotten since
-  const { messages, ...whose } = await answer.json();
+  const { messages, now, ...whose } = await answer.json();
+  ahead = Date.now() / 1000 - now;
   const run = messages.reduce(applyMessage, emptyRun());
   const target = shownFor(whose);
   // Messages that came meanwhile are newer than the answer.

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 
-import { applyMessage, emptyRun, explain, runFromReport, viewOf } from "../../web/run_state.js";
+import { applyMessage, ask, emptyRun, explain, runFromReport, viewOf } from "../../web/run_state.js";
 
 const WEB = new URL("../../web/", import.meta.url);
 const HOSTILE = `<img src=x onerror=alert(1)></script><script>alert(2)</script> "'\\ \u202e`;
@@ -316,6 +316,94 @@ test("memory: the route, when it is taken and why", () => {
   assert.match(textOf(off, 1, 0), /will be dropped \(drop\) before chunk 5: routing is off/);
 });
 
+const asking = (chunk, candidates, more = {}) => ({
+  event: "choice_asked",
+  chunk,
+  candidates,
+  seconds: 60,
+  ...more,
+});
+
+// Messages of a run whose last record is a question, asked at 1000 by the server's clock.
+function askedRun(...records) {
+  const messages = messagesOf(records);
+  Object.assign(messages.at(-1), { asked: 1000, strips: [6, 6, 0, 6] });
+  return deepFreeze(messages).reduce(applyMessage, emptyRun());
+}
+
+test("a question shows its chunk's candidates, and what the score would do", () => {
+  const failed = at(0, null, null, { short: null, long: null, failure: "latent not finite" });
+  const candidates = [at(0, 0.5, null), at(1, 0.9, 0), failed, at(1, 0.7, 1)];
+  const view = viewOf(askedRun(started(), CHUNKS[0], asking(1, candidates)));
+  assert.deepEqual(view.question, {
+    chunk: 1,
+    most: 2,
+    favourite: 1,
+    open: [0, 1, 3],
+    until: 1060,
+  });
+  assert.equal(view.state, "running");
+  assert.equal(view.status, "Chunk 2 of 3 waits for your choice");
+  assert.deepEqual([view.made, view.chunks.length, view.path], [1, 2, [0]]);
+  assert.deepEqual(statesOf(view, 1), ["open", "open", "failed", "open"]);
+  assert.deepEqual(
+    view.chunks[1].cells.map(({ strip, parent }) => [strip, parent]),
+    [
+      [6, 0],
+      [6, 1],
+      [0, 0],
+      [6, 1],
+    ],
+  );
+  assert.match(textOf(view, 1, 1), /^Chunk 2: candidate 2 waits for your choice; the score would /);
+  assert.match(textOf(view, 1, 3), /the score would keep it as 2nd of 2\./);
+  assert.match(textOf(view, 1, 0), /the score would prune it\./);
+  assert.doesNotMatch(textOf(view, 1, 1), /path goes|memory|undefined|NaN/);
+  assert.deepEqual(
+    view.facts.map(({ text }) => text),
+    viewOf(runOf(started(), CHUNKS[0])).facts.map(({ text }) => text),
+  );
+});
+
+test("the time that is left is told until the score decides", () => {
+  const view = viewOf(askedRun(started(), asking(0, [at(0, 0.5, null), at(0, 0.9, 0)])));
+  const otherwise = "the score decides (candidate 2)";
+  assert.equal(ask(view, 1017.2), `Choose for chunk 1: 43\u00a0s left, then ${otherwise}`);
+  assert.equal(ask(view, 1060), `Chunk 1: the time is over, ${otherwise}`);
+  const two = [at(0, 0.5, 1), at(0, 0.9, 0), at(0, 0.1, null)];
+  const long = viewOf(askedRun(started(), asking(0, two, { seconds: 1800 })));
+  assert.match(ask(long, 1000), /^Choose up to 2 candidates for chunk 1: 30\u00a0min left/);
+});
+
+test("an answer, the end and a stop end the question", () => {
+  const question = asking(1, CHUNKS[1].candidates);
+  const run = askedRun(started(), CHUNKS[0], question);
+  for (const record of [CHUNKS[1], { event: "run_stopped", reason: "cancelled" }]) {
+    const view = viewOf(applyMessage(run, { run: "a", seq: 3, record }));
+    assert.equal(view.question, null);
+    assert.equal(view.chunks.length, view.made);
+  }
+  const text = [started(), CHUNKS[0], question].map((record) => JSON.stringify(record)).join("\n");
+  assert.equal(viewOf(runFromReport(text)).question, null); // of a run long gone
+});
+
+test("the words say who chose, and where the prompt changes", () => {
+  const candidates = [at(0, 0.9, null), at(0, 0.5, 0), at(0, 0.7, null)];
+  const byHand = viewOf(runOf(started(), made(0, candidates, { chosen: "artist" })));
+  assert.match(textOf(byHand, 0, 1), /^Chunk 1: candidate 2 won, chosen by hand\./);
+  assert.match(textOf(byHand, 0, 1), /3rd of 3, 0\.40 below candidate 1\./);
+  assert.match(textOf(byHand, 0, 0), /pruned; candidate 2 won, chosen by hand\./);
+  assert.match(textOf(byHand, 0, 0), /the highest of 3, 0\.20 above candidate 3\./);
+  assert.equal(byHand.chunks[0].leadText, "by hand");
+  const late = made(0, CHUNKS[0].candidates, { chosen: "timeout", prompt: HOSTILE });
+  const view = viewOf(runOf(started(), late));
+  assert.match(textOf(view, 0, 0), /the artist did not answer in time\./);
+  assert.ok(textOf(view, 0, 0).includes(`From this chunk on the prompt is "${HOSTILE}".`));
+  assert.equal(view.chunks[0].prompt, HOSTILE);
+  const report = [started(), { ...late, prompt: 7 }].map((record) => JSON.stringify(record));
+  assert.throws(() => runFromReport(report.join("\n")), { message: /prompt and chosen are text/ });
+});
+
 test("rewards left out are named with the reason", () => {
   const left_out = { "short.clip_score": "no weights" };
   const view = viewOf(runOf(started(), made(0, [at(0, 0.5, 0)], { left_out })));
@@ -444,6 +532,8 @@ test("state and drawing do nothing on import, import nothing, and fit into one m
   const code = `${both}\nexport { viewOf, createPanel, PANEL_HEIGHT };`;
   const page = await import(`data:text/javascript,${encodeURIComponent(code)}`);
   assert.equal(typeof page.createPanel, "function");
+  const choices = await readFile(new URL("choices.js", WEB), "utf8");
+  assert.doesNotMatch(choices, /^import |innerHTML|insertAdjacentHTML/m);
   const css = await readFile(new URL("stream_t1.css", WEB), "utf8");
   assert.ok(css.includes(`min-height: ${page.PANEL_HEIGHT}px`));
 });
