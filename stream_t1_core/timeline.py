@@ -26,7 +26,8 @@ TIME = re.compile(rf"\[{GAP}({CLOCK}){GAP}(?:[-–—]{GAP}({CLOCK})?{GAP})?\]")
 # Repetitions are bounded, or cannot meet again what they have passed: hostile text stays linear.
 SUSPECT = re.compile(
     r"\\\[[^\[\]\n]*"  # escaped: what follows is text, too
-    r"|(?P<opened>[\[［【](?:[\s+\-–—.,:]*[\d\]]|[^\[\]\n]{0,20}:\d\d))"
+    r"|(?P<opened>[\[［【](?:[^\w\[\]［【(){}<>]*[\d\]]"
+    r"|[^\[\]\n]{0,20}(?::\d\d|\d[-–—][\d.]{0,8}s?\])))"
     r"|\[[^\[\]\n]*\]"  # a pair of brackets around other text
     r"|(?P<closed>(?:\d{1,3}:\d\d[^\[\]\n\\]{0,20}"  # the opening bracket is missing
     r"|\d[\d.,]{0,11}s?\s?(?:[-–—]\s?[\d:.,]{0,12}s?\s?)?)\])"

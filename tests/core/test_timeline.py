@@ -30,6 +30,7 @@ GOOD = {
     " a (red:1.2) [circle|square], [blue:0.5] {x} <y> ": [
         (0, "a (red:1.2) [circle|square], [blue:0.5] {x} <y>")
     ],
+    "[(1girl:1.2)|cat] in [style v2]": [(0, "[(1girl:1.2)|cat] in [style v2]")],
     "at 0:08 it stops - 8 times (8-9)": [(0, "at 0:08 it stops - 8 times (8-9)")],
     r"a \[0:08-0:10\] sign, \[3d] and \\ and \(x\)": [
         (0, r"a [0:08-0:10] sign, [3d] and \\ and \(x\)")
@@ -60,6 +61,9 @@ BAD = [  # text, line, column, what the message holds
     ("[O:08-] red", 1, 1, "'[O:08-]' is no time"),
     ("[] red", 1, 1, "'[]' is no time"),
     ("[0] red [ - ] blue", 1, 9, "'[ - ]' is no time"),
+    ("[~8-] red", 1, 1, "'[~8-]' is no time"),
+    ("[0] red [#8] blue", 1, 9, "'[#8]' is no time"),
+    ("[0] red [l2-] blue", 1, 9, "'[l2-]' is no time"),
     ("[9999999-] red", 1, 1, "'[9999999-]' is no time"),
     ("[٠:٠٨-] red", 1, 1, "is no time"),
     ("【0:00-】 red", 1, 1, "is no time"),
@@ -124,10 +128,10 @@ def test_every_cut_or_doubled_timeline_is_whole_or_an_error(text: str) -> None:
 @pytest.mark.parametrize(
     "piece",
     ["[", "]", "[0", "[0:", "[0:00", "[ ", "[-", "0", "0:00", "0-", "\\[", "\\", "[[0:00-]", "\0",
-     "0 ", "٠", ":", "[0:00-]a", "[a:", "\ud800", "\u202e["],
+     "0 ", "٠", ":", "[0:00-]a", "[a:", "\ud800", "\u202e[", "［"],
     ids=repr,
 )  # fmt: skip
-@pytest.mark.parametrize("lead", ["", "[0:00] ", "["], ids=repr)
+@pytest.mark.parametrize("lead", ["", "[0:00] "], ids=repr)
 def test_hostile_text_neither_hangs_nor_crashes(lead: str, piece: str) -> None:
     text = lead + piece * (100_000 // len(piece))
     started = time.perf_counter()
@@ -135,7 +139,7 @@ def test_hostile_text_neither_hangs_nor_crashes(lead: str, piece: str) -> None:
         parse(text)
     except ValueError as error:
         assert len(str(error)) < 1000
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 10  # seconds; what is not linear takes minutes
 
 
 @pytest.mark.parametrize(
