@@ -14,6 +14,7 @@ NoiseSocket = io.Custom("STREAM_T1_NOISE")
 MemorySocket = io.Custom("STREAM_T1_MEMORY")
 DirectorSocket = io.Custom("STREAM_T1_DIRECTOR")
 PrunerSocket = io.Custom("STREAM_T1_PRUNER")
+ReelSocket = io.Custom("STREAM_T1_REEL")
 RewardSocket = io.Custom("STREAM_T1_REWARD")
 
 

@@ -27,6 +27,7 @@ IDS = {
     "StreamT1PickScore",
     "StreamT1PromptAt",
     "StreamT1PromptTimeline",
+    "StreamT1Reel",
     "StreamT1ReportPlot",
     "StreamT1RewardMix",
     "StreamT1RewardPruner",
