@@ -16,8 +16,8 @@ FADE_TOOLTIP = (
 )
 KEEP_SINKS_TOOLTIP = (
     "At a switch the recent chunks are remembered anew, under the new prompt. On: the sink (the "
-    "first chunks) stays as it is, told by the old prompt, and holds the look (LongLive's global "
-    "sink). Off: the oldest recent chunks take its place, so the new prompt acts more freely."
+    "first chunks) stays as the old prompt made it, and holds the look (LongLive's global sink). "
+    "Off: the oldest recent chunks take its place, so the new prompt acts more freely."
 )
 
 

@@ -65,12 +65,15 @@ def chunk_at(seconds: float, config: StreamConfig) -> int:
 
 
 def schedule(prompts: Sequence[TimedPrompt], config: StreamConfig) -> list[Cue]:
-    """Cues in order, the first at chunk 0. Prompts beyond the end are left out with a warning."""
+    """Cues in order, the first at chunk 0, of one or more prompts in any order.
+
+    Prompts beyond the end are left out with a warning.
+    """
     prompts = sorted(prompts, key=lambda prompt: prompt.seconds)
-    if not prompts or prompts[0].seconds > 0:
+    if prompts[0].seconds > 0:
         raise ValueError(
-            "Prompt Timeline: no prompt at second 0"
-            + (f"; the first begins at {clock(prompts[0].seconds)}" if prompts else "")
+            f"Prompt Timeline: no prompt at second 0, the first begins at "
+            f"{clock(prompts[0].seconds)}; add one that begins at 0, or has no time"
         )
     chunks = [chunk_at(prompt.seconds, config) for prompt in prompts]
     used = sum(chunk < config.chunks for chunk in chunks)

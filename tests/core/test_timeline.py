@@ -249,8 +249,7 @@ def test_prompts_for_given_footage_have_passed() -> None:
 @pytest.mark.parametrize(
     ("prompts", "says"),
     [
-        ([], "no prompt at second 0$"),
-        ([prompt(3), prompt(8)], "no prompt at second 0; the first begins at 0:03"),
+        ([prompt(3), prompt(8)], "no prompt at second 0, the first begins at 0:03; add one"),
         (
             [prompt(0), prompt(2), prompt(2.1)],
             "prompts at 0:02 and 0:02.1 both begin with chunk 4, at 0:02.06.*at least 0.75 s apart",
