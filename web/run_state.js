@@ -13,6 +13,7 @@ export function emptyRun() {
     id: null,
     node: null,
     workflow: null,
+    reel: null, // {name, take} that it writes
     seq: -1, // of the latest message applied
     gap: false, // a message is missing: fetch the whole run
     started: null, // records of the report
@@ -27,9 +28,9 @@ export function emptyRun() {
 export function applyMessage(run, message) {
   const before = run.id === message.run ? run : { ...emptyRun(), id: message.run };
   if (message.seq <= before.seq) return run;
-  const { node = null, workflow = null, seq } = message;
+  const { node = null, workflow = null, reel = null, seq } = message;
   const gap = before.gap || seq !== before.seq + 1;
-  return withRecord({ ...before, node, workflow, seq, gap }, message.record, message);
+  return withRecord({ ...before, node, workflow, reel, seq, gap }, message.record, message);
 }
 
 function withRecord(run, record, { strips = [], asked = null } = {}) {
@@ -148,6 +149,7 @@ export function viewOf(run) {
   const view = {
     id: run.id,
     gap: run.gap,
+    reel: run.reel,
     prompt: run.started?.prompt ?? "",
     most: {
       seconds: roundUp(Math.max(0, ...chunks.map((chunk) => chunk?.totalSeconds ?? 0))),
