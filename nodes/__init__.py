@@ -14,6 +14,7 @@ from . import (
     reward_models,
     rewards,
     timeline,
+    writer,
 )
 from .host import live
 
@@ -25,6 +26,7 @@ FILES = (
     timeline,
     director,
     reel,
+    writer,
     generate,
     evaluate,
     results,

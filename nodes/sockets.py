@@ -16,6 +16,7 @@ DirectorSocket = io.Custom("STREAM_T1_DIRECTOR")
 PrunerSocket = io.Custom("STREAM_T1_PRUNER")
 ReelSocket = io.Custom("STREAM_T1_REEL")
 RewardSocket = io.Custom("STREAM_T1_REWARD")
+WriterSocket = io.Custom("STREAM_T1_WRITER")
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,31 @@ class Pruner:
     long_reward: Reward | None
     prompt: str = ""
 
+    def weights(self) -> dict[str, float]:
+        """Every single reward's weight by name, ``short.NAME`` and ``long.NAME``."""
+        kinds = {"short": self.short_reward, "long": self.long_reward}
+        return {
+            f"{kind}.{name}": weight
+            for kind, reward in kinds.items()
+            if reward is not None
+            for name, (weight, _) in named_terms(reward).items()
+        }
+
     def hosted(self) -> Iterator[HostedReward]:
         """The rewards whose weights the host manages."""
         for reward in filter(None, (self.short_reward, self.long_reward)):
             for _, part in named_terms(reward).values():
                 if isinstance(part, HostedReward):
                     yield part
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What a Stream Video Writer hands to the sampler."""
+
+    filename_prefix: str
+    crf: int
+    keep_images: bool
 
 
 def advanced(widget: io.WidgetInput) -> io.WidgetInput:

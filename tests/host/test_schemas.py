@@ -37,6 +37,7 @@ IDS = {
     "StreamT1TemporalConsistency",
     "StreamT1TinyModel",
     "StreamT1VideoAlign",
+    "StreamT1VideoWriter",
 }
 
 
