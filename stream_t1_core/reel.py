@@ -14,6 +14,9 @@ pick, lock) is decided in ``takes.py``; how its beams come back, in ``replay.py`
   ``version``, ``record`` (the report's ``chunk_done``), ``prompt`` (SHA), ``keep_sinks``,
   ``sha256`` over the tensors and the rest of this JSON
 - ``take_001/winner.json``: ``version``, ``candidates``: the path chosen when the run last ended
+- ``take_001/snapshot.safetensors``, where a run was asked to: the stream's state after the last
+  chunk, so that it need not be made again; metadata ``stream_t1``: ``version``, ``after`` (SHA of
+  that chunk), ``state`` (see ``snapshot.py``), ``sha256`` as above
 - ``writer.lock``: held by the process that writes
 
 Every file is whole or not there. Takes are added and never deleted. Chunks, candidates count from
@@ -211,6 +214,15 @@ class Reel:
             self._check_chunk(about, shapes, chunk)
             return about["record"]
 
+    def prompt_of(self, take: Take, chunk: int) -> tuple[str, bool]:
+        """SHA of the prompt that a chunk was made under, and keep_sinks."""
+        path = self._chunk_path(take, chunk)
+        with _damage_told(path):
+            metadata, shapes = whole_files.read_header(path)
+            about = self._about(path, metadata)
+            self._check_chunk(about, shapes, chunk)
+            return about["prompt"], about["keep_sinks"]
+
     def load(self, take: Take, chunk: int) -> StoredChunk:
         """A chunk of the take or of its parents, checked."""
         path = self._chunk_path(take, chunk)
@@ -287,6 +299,37 @@ class Reel:
         with self._guarded("the winner", len(candidates)):
             whole_files.write_json(self._take_folder(take.number) / "winner.json", content)
 
+    def write_snapshot(
+        self, take: Take, chunks: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]
+    ) -> None:
+        """Keep a state (``snapshot.save``) after this many chunks, in place of the one before."""
+        about = {"version": VERSION, "after": self._sha(take, chunks - 1), "state": state}
+        about["sha256"] = whole_files.digest(tensors, about)
+        path = self._take_folder(take.number) / "snapshot.safetensors"
+        with self._guarded("the snapshot", chunks):
+            whole_files.write_tensors(path, tensors, {"stream_t1": json.dumps(about)})
+
+    def load_snapshot(
+        self, take: Take, chunks: int
+    ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """For ``snapshot.load``; None where there is none after just these chunks."""
+        path = self._take_folder(take.number) / "snapshot.safetensors"
+        if not path.exists() or not chunks:
+            return None
+        try:
+            about = self._about(path, whole_files.read_header(path)[0])
+            if about.get("after") != self._sha(take, chunks - 1):
+                return None
+            tensors = whole_files.read_tensors(path)
+            if about.pop("sha256", None) != whole_files.digest(tensors, about):
+                raise ValueError("its checksum is another")
+            return tensors, about["state"]
+        except ValueError as error:
+            raise ValueError(
+                f"Reel: {path} cannot be used: {error}. Delete it; the reel goes on without it, by "
+                "making its context again"
+            ) from error
+
     def save_prompt(self, rows: Tensor, words: str) -> str:
         """Keep text rows [1, L, text_dim] and what they say; returns their SHA."""
         sha = whole_files.digest({"rows": rows}, {"words": words})
@@ -309,6 +352,12 @@ class Reel:
                 f"Reel: a prompt cannot be read: {error}. Put a copy of {path} back"
             ) from error
         return tensors["rows"], words
+
+    def _sha(self, take: Take, chunk: int) -> str | None:
+        """What a chunk's file says of its content."""
+        path = self._chunk_path(take, chunk)
+        with _damage_told(path):
+            return self._about(path, whole_files.read_header(path)[0]).get("sha256")
 
     def _check(self) -> None:
         path = self.folder / "reel.json"

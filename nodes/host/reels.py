@@ -40,7 +40,9 @@ def folder_of(name: str) -> Path:
 def state_of(folder: Path) -> str:
     """Another text whenever a take or a chunk in the folder is another."""
     state = hashlib.sha256()
-    for path in sorted([*folder.glob("take_*/take.json"), *folder.glob("take_*/*.safetensors")]):
+    for path in sorted(
+        [*folder.glob("take_*/take.json"), *folder.glob("take_*/chunk_*.safetensors")]
+    ):
         about = path.stat()
         state.update(f"{path.relative_to(folder)} {about.st_size} {about.st_mtime_ns}\n".encode())
     return state.hexdigest()

@@ -535,3 +535,22 @@ def test_a_prompt_is_no_way_out_of_the_folder(tmp_path: Path) -> None:
     reel, take = made(tmp_path, 1)
     with pytest.raises(ValueError, match="its prompt is"):
         reel.write(take, 1, chunk_of(1, "../" * 20))
+
+
+def test_a_snapshot_is_of_the_chunks_that_are_there(tmp_path: Path) -> None:
+    reel, take = made(tmp_path, 2)
+    tensors, state = {"000000": torch.randn(2, 3)}, {"records": [["StreamState", {}]]}
+    with reel.writing():
+        assert reel.load_snapshot(take, 2) is None
+        reel.write_snapshot(take, 2, tensors, state)
+        found, about = reel.load_snapshot(take, 2)
+        assert torch.equal(found["000000"], tensors["000000"]) and about == state
+        assert reel.load_snapshot(take, 1) is None and reel.load_snapshot(take, 0) is None
+        chunk_file(reel, 1, 1).unlink()
+        reel.write(take, 1, chunk_of(1, prompt_of(reel, 1)))  # made again, under another prompt
+        assert reel.load_snapshot(take, 2) is None
+        reel.write_snapshot(take, 2, tensors, state)
+        assert reel.length(take) == 2
+    flip(reel.folder / "take_001" / "snapshot.safetensors", -1)
+    with pytest.raises(ValueError, match="snapshot.safetensors cannot be used.*Delete it"):
+        reel.load_snapshot(take, 2)
