@@ -209,27 +209,20 @@ class Reel:
         """The report's line of a chunk, without reading its tensors."""
         path = self._chunk_path(take, chunk)
         with _damage_told(path):
-            metadata, shapes = whole_files.read_header(path)
-            about = self._about(path, metadata)
-            self._check_chunk(about, shapes, chunk)
-            return about["record"]
+            return self._header(path, chunk)["record"]
 
     def prompt_of(self, take: Take, chunk: int) -> tuple[str, bool]:
-        """SHA of the prompt that a chunk was made under, and keep_sinks."""
+        """SHA of the prompt that a chunk was made under, and ``keep_sinks``."""
         path = self._chunk_path(take, chunk)
         with _damage_told(path):
-            metadata, shapes = whole_files.read_header(path)
-            about = self._about(path, metadata)
-            self._check_chunk(about, shapes, chunk)
+            about = self._header(path, chunk)
             return about["prompt"], about["keep_sinks"]
 
     def load(self, take: Take, chunk: int) -> StoredChunk:
         """A chunk of the take or of its parents, checked."""
         path = self._chunk_path(take, chunk)
         with _damage_told(path):
-            metadata, shapes = whole_files.read_header(path)
-            about = self._about(path, metadata)
-            self._check_chunk(about, shapes, chunk)
+            about = self._header(path, chunk)
             tensors = whole_files.read_tensors(path)
             if about.pop("sha256", None) != whole_files.digest(tensors, about):
                 raise ValueError("its checksum is another")
@@ -240,10 +233,6 @@ class Reel:
             about["prompt"],
             about["keep_sinks"],
         )
-
-    def chunks(self, take: Take, count: int) -> "StoredChunks":
-        """The first ``count`` chunks, each read when it is asked for."""
-        return StoredChunks(self, take, count)
 
     def write(self, take: Take, chunk: int, stored: StoredChunk) -> None:
         """Add the next chunk to a take."""
@@ -357,7 +346,7 @@ class Reel:
         """What a chunk's file says of its content."""
         path = self._chunk_path(take, chunk)
         with _damage_told(path):
-            return self._about(path, whole_files.read_header(path)[0]).get("sha256")
+            return self._header(path, chunk).get("sha256")
 
     def _check(self) -> None:
         path = self.folder / "reel.json"
@@ -386,6 +375,13 @@ class Reel:
                 f"Reel: {path} has version {version}, this pack reads up to {VERSION}: it was made "
                 "by a newer one. Update the pack, or use another reel name"
             )
+
+    def _header(self, path: Path, chunk: int) -> dict[str, Any]:
+        """What a chunk's file says of itself, checked against its tensors' shapes."""
+        metadata, shapes = whole_files.read_header(path)
+        about = self._about(path, metadata)
+        self._check_chunk(about, shapes, chunk)
+        return about
 
     def _about(self, path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         about = whole_files.parse_json(metadata.get("stream_t1", "null"), path)
@@ -475,23 +471,6 @@ class Reel:
                 f"Reel: {what} could not be written to {self.folder} ({error.strerror}). Nothing "
                 f"finished is lost: make space there and run again, and it goes on{on}",
             ) from error
-
-
-@dataclass(frozen=True)
-class StoredChunks(Sequence[StoredChunk]):
-    """Chunks of a take from the first on, one in memory at a time."""
-
-    reel: Reel
-    take: Take
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, chunk: int) -> StoredChunk:
-        if not 0 <= chunk < self.count:
-            raise IndexError(chunk)
-        return self.reel.load(self.take, chunk)
 
 
 def plain(content: Mapping[str, Any]) -> dict[str, Any]:

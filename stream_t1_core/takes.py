@@ -6,6 +6,8 @@ do one again is to branch off a new take before it.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from os.path import commonprefix
 from typing import Any
 
 from .reel import Reel, Section, Take, plain
@@ -14,6 +16,7 @@ ACTIONS = ("continue", "reroll", "pick")
 UNLOCK = -1
 SEED_STEP = 1_000_003  # per take: no two takes of a reel share candidates' seeds
 MOST_SEED = 2**53
+MOST_SHOWN = 60  # letters of a setting in an error
 
 
 @dataclass(frozen=True)
@@ -186,10 +189,19 @@ def _differing(recorded: Any, asked: Any, name: str = "") -> Iterator[str]:
         for key in sorted(recorded.keys() | asked.keys()):
             inner = f"{name}.{key}" if name else key
             yield from _differing(recorded.get(key), asked.get(key), inner)
+    elif isinstance(recorded, list) and isinstance(asked, list):
+        for i, (one, other) in enumerate(zip_longest(recorded, asked)):
+            yield from _differing(one, other, f"{name}[{i + 1}]")
     elif recorded != asked:
-        yield f"{name} is {_short(recorded)} in the reel and {_short(asked)} now"
+        one, other = _shortened(str(recorded), str(asked))
+        yield f"{name} is {one} in the reel and {other} now"
 
 
-def _short(value: Any, most: int = 60) -> str:
-    text = str(value)
-    return text if len(text) <= most else text[:most] + "..."
+def _shortened(one: str, other: str) -> tuple[str, str]:
+    """Two long texts from shortly before they differ."""
+    start = max(0, len(commonprefix([one, other])) - 20)
+    before = "..." if start else ""
+    return tuple(
+        before + text[start : start + MOST_SHOWN] + ("..." if text[start + MOST_SHOWN :] else "")
+        for text in (one, other)
+    )

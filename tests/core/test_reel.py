@@ -131,8 +131,7 @@ def test_what_was_written_comes_back_exactly(tmp_path: Path) -> None:
         stored = reel.load(take, chunk)
         assert_same(stored, chunk_of(chunk, prompt_of(reel, 0)))
         assert reel.record(take, chunk) == stored.record
-        assert_same(reel.chunks(take, 3)[chunk], stored)
-    assert len(list(reel.chunks(take, 2))) == 2
+        assert reel.prompt_of(take, chunk) == (stored.prompt, False)
     rows, words = reel.load_prompt(stored.prompt)
     assert words == "words 0" and torch.equal(rows, torch.zeros(1, 5, 8))
 
@@ -395,6 +394,35 @@ def test_other_settings_hold_for_new_chunks_only(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="search.branch_factor is 3"):
         ask(reel, 4, SETTINGS)
     assert ask(reel, 4, OTHER).replay == 4
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked", "told"),
+    [
+        (
+            {"noise": None},
+            {"noise": {"beta": 0.5}},
+            ["noise is None in the reel and {'beta': 0.5}"],
+        ),
+        ({"a": [1, 2]}, {"a": [1, 3]}, ["a[2] is 2 in the reel and 3 now"]),
+        ({"a": [1, 2]}, {"a": [1]}, ["a[2] is 2 in the reel and None now"]),
+        (
+            {"prompts": [{"prompt": "a" * 500 + " cat", "sha256": "x"}]},
+            {"prompts": [{"prompt": "a" * 500 + " dog", "sha256": "y"}]},
+            ["prompts[1].prompt is ...", " cat in the reel and ...", " dog now", "sha256 is x"],
+        ),
+    ],
+)
+def test_settings_that_differ_are_shown_where_they_do(
+    tmp_path: Path, recorded: dict, asked: dict, told: list[str]
+) -> None:
+    reel = Reel.open(tmp_path / "reel", GEOMETRY)
+    take = ask(reel, 1, recorded).take
+    with reel.writing():
+        extend(reel, take, 1)
+    with pytest.raises(ValueError) as said:
+        ask(reel, 1, asked)
+    assert all(part in str(said.value) for part in told) and len(str(said.value)) < 700
 
 
 def test_reroll_branches_off(tmp_path: Path) -> None:
