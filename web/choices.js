@@ -19,7 +19,7 @@ class Choices {
     this.options = options;
     this.pointAt = () => {}; // a candidate that a button stands for; null: none
     this.view = null;
-    this.asked = null; // "run chunk" of the question that is drawn
+    this.asked = null; // names the question that is drawn
     this.settled = null; // of the one that needs no answer any more
     this.marked = []; // candidates to go on with the one that is pressed, best first
     this.drawn = "";
@@ -40,7 +40,7 @@ class Choices {
   update(view, at) {
     this.view = view;
     const { question } = view;
-    const asked = question && `${view.id} ${question.chunk}`;
+    const asked = question && `${view.id} ${question.chunk} ${question.until}`;
     if (asked !== this.asked) {
       this.asked = asked;
       this.marked = [];
