@@ -13,6 +13,7 @@ from . import (
     results,
     reward_models,
     rewards,
+    start,
     timeline,
     writer,
 )
@@ -27,6 +28,7 @@ FILES = (
     director,
     reel,
     writer,
+    start,
     generate,
     evaluate,
     results,

@@ -16,6 +16,7 @@ DirectorSocket = io.Custom("STREAM_T1_DIRECTOR")
 PrunerSocket = io.Custom("STREAM_T1_PRUNER")
 ReelSocket = io.Custom("STREAM_T1_REEL")
 RewardSocket = io.Custom("STREAM_T1_REWARD")
+StartSocket = io.Custom("STREAM_T1_START")
 WriterSocket = io.Custom("STREAM_T1_WRITER")
 
 

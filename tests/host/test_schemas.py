@@ -33,6 +33,7 @@ IDS = {
     "StreamT1RewardPruner",
     "StreamT1SaveReport",
     "StreamT1Sharpness",
+    "StreamT1StartFrom",
     "StreamT1SubjectConsistency",
     "StreamT1TemporalConsistency",
     "StreamT1TinyModel",
