@@ -24,8 +24,8 @@ class StreamT1VideoWriter(io.ComfyNode):
                 io.Boolean.Input(
                     "keep_images",
                     default=True,
-                    tooltip="Off: the sampler's latent and images outputs stay empty, so that the "
-                    "length of the video costs no memory.",
+                    tooltip="Off: the sampler's latent and images outputs are off, and nodes "
+                    "plugged into them do not run; then the length of the video costs no memory.",
                 ),
                 advanced(
                     io.Int.Input(

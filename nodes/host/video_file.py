@@ -161,26 +161,25 @@ class _Output:
         The front end looks into the first 64 MB; the index, and the metadata in it, is at the end.
         The fragmented file's index is still at the start, though: dead bytes inside ``mdat``. Of
 
-            ftyp  free  mdat[ftyp moov[... udta] moof ...]  moov
+            ftyp  free  mdat[... udta moof ...]  moov
 
         this makes, by new headers in two places that play no part any more,
 
-            ftyp  free[.................]  udta  mdat[...]  moov
+            ftyp  free[...]  udta  mdat[...]  moov
         """
         free, _ = self._box(0)
-        mdat_size, _ = self._box(free + 8)
-        mdat_end = free + 8 + mdat_size
+        mdat_end = free + 8 + self._box(free + 8)[0]
         if self._box(free)[1] == b"mdat":  # above 4 GB its header takes the place of both
             mdat_end = free + self._read(">8xQ", free)[0]
-        moov = free + 16 + self._box(free + 16)[0]
-        moov_end = moov + self._box(moov)[0]
-        udta = moov + 8
-        while udta < moov_end and self._box(udta)[1] != b"udta":
-            udta += self._box(udta)[0]
-        layout = [self._box(at)[1] for at in (free + 16, moov, udta, moov_end)]
-        if layout != [b"ftyp", b"moov", b"udta", b"moof"]:
-            return  # another FFmpeg's; the file is good as it is
-        self._write_at(moov_end, struct.pack(">I4sQ", 1, b"mdat", mdat_end - moov_end))
+        udta = free + 16
+        size, kind = self._box(udta)
+        while kind in (b"ftyp", b"moov", b"mvhd", b"trak", b"mvex"):
+            udta += 8 if kind == b"moov" else size
+            size, kind = self._box(udta)
+        media = udta + size
+        if (kind, self._box(media)[1]) != (b"udta", b"moof"):
+            return  # laid out by another FFmpeg; the file is good as it is
+        self._write_at(media, struct.pack(">I4sQ", 1, b"mdat", mdat_end - media))
         self._write_at(free, struct.pack(">I4s", udta - free, b"free"))
 
     def _box(self, start: int) -> tuple[int, bytes]:
