@@ -39,7 +39,7 @@ LISTEN = """() => { window.posted = []; const { queuePrompt } = app.api;
     return queuePrompt.call(this, number, prompt, ...rest); }; }"""
 
 
-def plug_in(page: Page, type_: str, name: str, **values: object) -> None:
+def plug_in(page: Page, type_: str, name: str, /, **values: object) -> None:
     page.evaluate(PLUG_IN, [type_, name, SAMPLER, values])
     page.evaluate(IN_SIGHT, SAMPLER)
 
