@@ -8,6 +8,7 @@ Sources: Wan 2.1 (per-frame timesteps, rotary, modulation), LongLive (KV cache, 
 Stream-T1 (keys cached before rotary). Exact description and numbers: the goldens in the tests.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import AttentionFunction, attention
-from .kv import ChunkKV, Past, Route, lay_out
+from .kv import ChunkKV, KVPlace, Past, Route, lay_out
 
 CastFunction = Callable[[Tensor, torch.dtype, torch.device], Tensor]
 
@@ -43,8 +44,10 @@ class CausalWan:
         device: torch.device | str = "cpu",
         attention: AttentionFunction = attention,
         cast: CastFunction = _cast,
+        kv_place: KVPlace = KVPlace.DEVICE,
     ) -> None:
         self.backbone = backbone
+        self.kv_place = kv_place
         self.dtype = dtype
         self.device = torch.device(device)
         self.attention = attention
@@ -70,15 +73,40 @@ class CausalWan:
             values.append(self._heads(attn.v(hidden)))
         return Text(tuple(keys), tuple(values))
 
-    def lay_out(self, chunks: Sequence[ChunkKV], latent_hw: tuple[int, int]) -> Past:
-        """Earlier chunks, placed at their own frames: sinks first, then the window."""
+    def with_kv_at(self, place: KVPlace) -> "CausalWan":
+        """The same model, keeping keys and values elsewhere."""
+        other = copy.copy(self)
+        other.kv_place = place
+        return other
+
+    def store(self, tensor: Tensor) -> Tensor:
+        """Keys or values, to where they are kept."""
+        if self.kv_place is KVPlace.DEVICE or self.device.type == "cpu":
+            return tensor.to(self.device)
+        tensor = tensor.to("cpu")
+        return tensor.pin_memory() if self.kv_place is KVPlace.PINNED else tensor
+
+    def lay_out(
+        self, chunks: Sequence[ChunkKV], latent_hw: tuple[int, int], relative: bool = False
+    ) -> Past:
+        """Earlier chunks, sinks first, then the window: each at its own frames.
+
+        ``relative``: side by side from 0, and the chunk that follows after them.
+        """
         rows, columns = self._grid(latent_hw)
+        lengths = [chunk.keys[0].shape[1] // (rows * columns) for chunk in chunks]  # latent frames
+        starts = [chunk.first_frame for chunk in chunks]
+        if relative:
+            starts = [sum(lengths[:n]) for n in range(len(chunks))]
 
-        def rotate(keys: Tensor, first_frame: int) -> Tensor:
-            frames = keys.shape[1] // (rows * columns)
-            return self._rotate(keys, self._angles(first_frame, frames, rows, columns))
+        def rotate(n: int, keys: Tensor) -> Tensor:
+            return self._rotate(keys, self._angles(starts[n], lengths[n], rows, columns))
 
-        return lay_out(chunks, rotate)
+        def fetch(tensor: Tensor) -> Tensor:
+            return tensor.to(self.device, non_blocking=True)
+
+        near = self.kv_place is KVPlace.DEVICE
+        return lay_out(chunks, rotate, None if near else fetch, sum(lengths) if relative else None)
 
     def flow(
         self, latent: Tensor, timesteps: Tensor, first_frame: int, text: Text, past: Past
@@ -102,7 +130,7 @@ class CausalWan:
         collected: list[tuple[Tensor, Tensor]] = []
         self._forward(latent, timesteps, first_frame, text, past, collected)
         keys, values = zip(*collected, strict=True)
-        return ChunkKV(first_frame, keys, values, route)
+        return ChunkKV(first_frame, keys, values, route).moved(self.store)
 
     def _forward(
         self,
@@ -120,7 +148,8 @@ class CausalWan:
         x = patches.flatten(2).transpose(1, 2)  # (B, L, dim)
         e = model.time_embedding(self._sinusoid(timesteps))[None]  # (1, F, dim)
         e0 = model.time_projection(e).unflatten(2, (6, -1))  # (1, F, 6, dim)
-        angles = self._angles(first_frame, frames, rows, columns)
+        start = first_frame if past.next_start is None else past.next_start
+        angles = self._angles(start, frames, rows, columns)
         for i, layer in enumerate(model.blocks):
             modulation = self._modulation(layer.modulation)  # (1, 1, 6, dim)
             shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + e0).unbind(2)
@@ -143,10 +172,10 @@ class CausalWan:
         own_keys = self._heads(attn.norm_k(attn.k(h)))
         own_values = self._heads(attn.v(h))
         keys, values = self._rotate(own_keys, angles), own_values
-        if past.keys:
-            batch = h.shape[0]
-            keys = torch.cat([past.keys[layer].expand(batch, -1, -1, -1), keys], dim=1)
-            values = torch.cat([past.values[layer].expand(batch, -1, -1, -1), values], dim=1)
+        if past.layer:
+            past_keys, past_values = (x.expand(h.shape[0], -1, -1, -1) for x in past.layer(layer))
+            keys = torch.cat([past_keys, keys], dim=1)
+            values = torch.cat([past_values, values], dim=1)
         return attn.o(self.attention(q, keys, values).flatten(2)), (own_keys, own_values)
 
     def _cross_attention(self, attn: nn.Module, h: Tensor, text: Text, layer: int) -> Tensor:

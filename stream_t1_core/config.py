@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, field
 
 TIMESTEP_COUNT = 1000  # Wan's flow-matching schedule has 1000 entries
+TRAINED_FRAMES = 240  # latent frames of the longest videos that LongLive saw (60 s)
+POSITIONS = ("auto", "absolute", "relative")
 
 
 @dataclass(frozen=True)
@@ -161,12 +163,22 @@ FIXED_SINK = Memory(routing=False)
 class StreamConfig:
     """Everything a run depends on besides tensors and tools.
 
-    ``latent_frames`` is the length asked for; the run makes whole chunks and trims the last.
+    ``latent_frames`` is the length asked for, ``given_frames`` of them are there before the run
+    begins (a start from an image or a video); the run makes whole chunks and trims the last.
     ``isolated`` decodes as the released code does (each chunk alone, the span anew) instead of
     continuing the decoder from chunk to chunk.
+
+    ``positions``: where rotary embeddings place a chunk and its context. ``absolute``, at their
+    own frames, as trained and released; ``relative``, sinks, window and chunk side by side from
+    0, however long the video (LongLive's later release); ``auto``, absolute as far as
+    ``trained_frames`` go, relative after that.
+
+    ``whole`` keeps every frame until the end, for the video returned and for a last choice by all
+    of it. Without it memory does not grow with the video: see ``generate.stream``.
     """
 
     latent_frames: int = 21
+    given_frames: int = 0
     frames_per_chunk: int = 3
     seed: int = 42
     fps: float = 16.0
@@ -175,10 +187,26 @@ class StreamConfig:
     search: Search | None = None
     memory: Memory = FIXED_SINK
     isolated: bool = False
+    positions: str = "auto"
+    trained_frames: int = TRAINED_FRAMES
+    whole: bool = True
 
     def __post_init__(self) -> None:
         if self.latent_frames < 1:
             raise ValueError(f"video length: {self.latent_frames} latent frames; 1 or more needed")
+        if not 0 <= self.given_frames < self.latent_frames:
+            raise ValueError(
+                f"the footage to start from has {self.given_frames} latent frames, the video "
+                f"{self.latent_frames} in all; make the video longer (its length counts the given "
+                "part too)"
+            )
+        if self.positions not in POSITIONS:
+            raise ValueError(f"positions '{self.positions}': one of {', '.join(POSITIONS)}")
+        if self.isolated and not self.whole:
+            raise ValueError(
+                "isolated decoding decodes the whole video at the end; it cannot be written as it "
+                "goes. Turn 'isolated' off, or keep the images"
+            )
         if self.frames_per_chunk < 1:
             raise ValueError(f"chunk length: {self.frames_per_chunk} latent frames; 1 or more")
         if not 0 <= self.seed < 2**63:
@@ -187,7 +215,18 @@ class StreamConfig:
 
     @property
     def chunks(self) -> int:
-        return math.ceil(self.latent_frames / self.frames_per_chunk)
+        """Chunks to make."""
+        return math.ceil((self.latent_frames - self.given_frames) / self.frames_per_chunk)
+
+    def first_frame(self, chunk: int) -> int:
+        """Latent frame that a chunk starts at."""
+        return self.given_frames + chunk * self.frames_per_chunk
+
+    def relative(self, chunk: int) -> bool:
+        """Whether a chunk is placed next to its context rather than at its own frame."""
+        if self.positions == "auto":
+            return self.first_frame(chunk + 1) > self.trained_frames
+        return self.positions == "relative"
 
     @property
     def plan(self) -> Search:

@@ -1,7 +1,8 @@
 """What a run tells while it runs: small records handed to ``emit``.
 
-``StepDone`` moves a progress bar and ``CandidatesMade`` has pictures to show. The others, written
-one JSON object a line, are the report: see ``report.py`` for the schema.
+``StepDone`` moves a progress bar, ``CandidatesMade`` has pictures to show and ``FramesSettled`` the
+video as it grows. The others, written one JSON object a line, are the report: see ``report.py`` for
+the schema.
 """
 
 from collections.abc import Callable
@@ -28,10 +29,12 @@ class StepDone:
 
 @dataclass(frozen=True, eq=False)
 class CandidatesMade:
-    """Frames of a chunk's candidates, in the order tried; sent before the pruned are forgotten."""
+    """A chunk's candidates, in the order tried; sent before the pruned are forgotten."""
 
     chunk: int
     frames: tuple[Tensor | None, ...] = field(repr=False)  # [T, H, W, 3] each; None: not decoded
+    latents: tuple[Tensor, ...] = field(repr=False)  # [C, F, h, w] each
+    noise: tuple[Tensor, ...] = field(repr=False)  # [C, F, h, w] each, as the denoiser began
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,15 @@ class CandidateReport:
 
 
 @dataclass(frozen=True, eq=False)
+class ChoiceAsked:
+    """The run waits: someone may choose who survives. ``rank`` is what the scores would keep."""
+
+    chunk: int
+    candidates: tuple[CandidateReport, ...]
+    seconds: float  # until the scores decide
+
+
+@dataclass(frozen=True, eq=False)
 class ChunkDone:
     chunk: int
     candidates: tuple[CandidateReport, ...]
@@ -58,15 +70,26 @@ class ChunkDone:
     seconds: dict[str, float]
     kv_bytes: int
     left_out: dict[str, str] = field(default_factory=dict)  # rewards that failed, and how
+    prompt: str | None = None  # if it changed with this chunk
+    chosen: str | None = None  # "artist"; "timeout": asked in vain; None: by score
+
+
+@dataclass(frozen=True, eq=False)
+class FramesSettled:
+    """The next stretch of the video that no later decision can change; together, the video."""
+
+    first: int  # latent frame
+    latent: Tensor = field(repr=False)  # [C, F, h, w]
+    frames: Tensor | None = field(repr=False)  # [T, H, W, 3]; None: not decoded
 
 
 @dataclass(frozen=True)
 class RunDone:
-    final_scores: tuple[float | None, ...]  # of the surviving beams, best last chunk first
-    best_beam: int
-    seeds: tuple[int, ...]  # of the chosen path, by chunk
+    final_scores: tuple[float | None, ...]  # of the last survivors by rank; None: none, or gone
+    best_beam: int  # its rank
+    seeds: tuple[int, ...]  # of the chosen path, by chunk, as far as it is remembered
     routes: tuple[str | None, ...]
 
 
-Event = RunStarted | StepDone | CandidatesMade | ChunkDone | RunDone
+Event = RunStarted | StepDone | CandidatesMade | ChoiceAsked | ChunkDone | FramesSettled | RunDone
 Emit = Callable[[Event], None]

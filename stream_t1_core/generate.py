@@ -7,8 +7,8 @@ keys and values. Candidates read their parent's context and never write to it.
 Source: Stream-T1 (arXiv 2605.04461); plain streaming (one beam, one branch) is LongLive.
 """
 
-import functools
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import noise, scoring, search, sinks
 from .batching import in_batches
-from .causal_wan import CausalWan, Text
+from .commit import begin, commit
 from .config import StreamConfig
 from .denoise import FlowFunction, denoise
 from .events import (
@@ -27,31 +27,32 @@ from .events import (
     CandidatesMade,
     ChunkDone,
     Emit,
+    FramesSettled,
     RunDone,
     RunStarted,
     StepDone,
 )
-from .kv import Past, Route, live_bytes
+from .kv import KVPlace, Past, Route, live_bytes
+from .recache import recache
+from .replay import Replay, replay_chunk
 from .rewards.mix import prompt_readers
-from .scoring import Critic
-from .state import Beam, Candidate, Chunk, StreamState
+from .settle import hand_out, settle
+from .state import Candidate, StreamState
+from .tools import PromptSwitch, Tools
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True, eq=False)
-class Tools:
-    """What a run works with: the model, its prompt, and what scores its chunks."""
-
-    model: CausalWan
-    text: Text = field(repr=False)
-    critic: Critic = field(default_factory=Critic)
-    draw: Callable[[int, int, tuple[int, int, int, int]], Tensor] = noise.draw
+NOTHING = Replay()
 
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """The chosen path: latent [1, C, F, h, w]; frames [T, H, W, 3], or None without a decoder."""
+    """The chosen path: latent [1, C, F, h, w]; frames [T, H, W, 3], or None without a decoder.
 
-    latent: Tensor = field(repr=False)
+    Both are None where the run did not keep the whole video.
+    """
+
+    latent: Tensor | None = field(repr=False)
     frames: Tensor | None = field(repr=False)
     best_beam: int
     final_scores: tuple[float | None, ...]
@@ -66,20 +67,48 @@ def generate(
 
 
 def stream(
-    tools: Tools, config: StreamConfig, latent_hw: tuple[int, int], emit: Emit = lambda event: None
+    tools: Tools,
+    config: StreamConfig,
+    latent_hw: tuple[int, int],
+    emit: Emit = lambda event: None,
+    replay: Replay = NOTHING,
 ) -> Iterator[StreamState]:
-    """Make a video and hand out the state after every chunk. Stop asking to stop early."""
+    """Make a video and hand out the state after every chunk. Stop asking to stop early.
+
+    ``replay``: chunks that an earlier run has made and this one goes on from.
+    """
     check(tools, config, latent_hw)
     prompt = tools.critic.prompt
     emit(RunStarted(asdict(config), prompt, config.chunks, config.denoiser_calls))
-    state = StreamState()
-    for _ in range(config.chunks):
-        state = run_chunk(state, tools, config, latent_hw, emit)
+    state = begin(tools.start, tools.model, tools.text, config, tools.critic.decoder)
+    switches = {switch.chunk: switch for switch in tools.switches}
+    for chunk in range(config.chunks):
+        tools = replace(tools, new_prompt=None)
+        if chunk in switches:
+            tools = tools.under(switches[chunk])
+            state = under_new_prompt(state, switches[chunk], tools, config, emit)
+        after = None
+        try:
+            after = run_chunk(state, tools, config, latent_hw, emit, replay)
+        except torch.cuda.OutOfMemoryError:
+            if tools.model.kv_place is not KVPlace.DEVICE:
+                raise
+        if after is None:  # outside the handler, so that what the failed attempt held is free
+            log.warning("Stream-T1: out of memory; keys and values go to the CPU's memory")
+            tools = replace(tools, model=tools.model.with_kv_at(KVPlace.CPU))
+            state = state.with_kv(tools.model.store)
+            after = run_chunk(state, tools, config, latent_hw, emit, replay)
+        state = settle(after, config, emit)
         yield state
 
 
 def run_chunk(
-    state: StreamState, tools: Tools, config: StreamConfig, latent_hw: tuple[int, int], emit: Emit
+    state: StreamState,
+    tools: Tools,
+    config: StreamConfig,
+    latent_hw: tuple[int, int],
+    emit: Emit,
+    replay: Replay = NOTHING,
 ) -> StreamState:
     """One chunk: from the beams of ``state`` to the beams of the state returned."""
     seconds: dict[str, float] = {}
@@ -90,6 +119,8 @@ def run_chunk(
         emit(StepDone(done))
         done += calls
 
+    if state.chunk < len(replay.chunks):
+        return replay_chunk(state, replay, tools, config, emit, before_call)
     candidates = plan(state, config)
     candidates = [add_noise(c, tools, config, latent_hw) for c in candidates]
     with _timed(seconds, "denoise"):
@@ -99,27 +130,54 @@ def run_chunk(
     with _timed(seconds, "score"):
         scored = scoring.score(candidates, state.chunk, tools.critic, config, state.seen)
         candidates = [add_route(c, config) for c in scored.candidates]
-    emit(CandidatesMade(state.chunk, tuple(c.frames for c in candidates)))
-    kept = prune(candidates, state.chunk, config)
-    reports = tuple(_report(c, kept, i) for i, c in enumerate(candidates))
+    frames, latents, noises = zip(*((c.frames, c.latent, c.noise) for c in candidates), strict=True)
+    emit(CandidatesMade(state.chunk, frames, latents, noises))
+    del frames, latents, noises
+    kept, chosen = prune(candidates, state.chunk, config), None
+    if tools.director is not None:
+        kept, chosen = tools.director(state.chunk, _reports(candidates, kept), kept, emit)
+    reports = _reports(candidates, kept)
     survivors = [candidates[i] for i in kept]
-    seen, left_out = scored.seen, scored.left_out
     # pruned candidates hold decoder states: let them go before the context passes
-    del candidates, scored
+    del candidates
+    scored = replace(scored, candidates=[])
     with _timed(seconds, "commit"):
-        beams = commit(survivors, state.chunk, tools, config, before_call)
+        beams = commit(survivors, state.chunk, tools.model, tools.text, config, before_call)
     kv_bytes = live_bytes(chunk for beam in beams for chunk in beam.kv)
     sink_counts = tuple(len(beam.sinks) for beam in beams)
-    emit(ChunkDone(state.chunk, reports, sink_counts, seconds, kv_bytes, left_out))
-    return StreamState(state.chunk + 1, beams, seen)
+    emit(
+        ChunkDone(
+            state.chunk,
+            reports,
+            sink_counts,
+            seconds,
+            kv_bytes,
+            scored.left_out,
+            tools.new_prompt,
+            chosen,
+        )
+    )
+    return replace(state, chunk=state.chunk + 1, beams=beams, seen=scored.seen, reseed=False)
+
+
+def under_new_prompt(
+    state: StreamState, switch: PromptSwitch, tools: Tools, config: StreamConfig, emit: Emit
+) -> StreamState:
+    """Every beam's memory recomputed under the prompt that begins here."""
+    beams = []
+    for beam in state.beams:
+        emit(StepDone(state.chunk * config.denoiser_calls // config.chunks))
+        beams.append(recache(beam, tools.model, tools.text, config, switch.keep_sinks))
+    return replace(state, beams=tuple(beams))
 
 
 def plan(state: StreamState, config: StreamConfig) -> list[Candidate]:
     """Candidates of the next chunk: a parent and a seed each."""
     parent_seeds = [beam.chunk.seed if beam.chunk else None for beam in state.beams]
-    repeat_parent = config.noise is not None
+    repeat_parent = config.noise is not None and not state.reseed
     seeds = search.seeds(state.chunk, parent_seeds, config.seed, config.plan, repeat_parent)
-    return [Candidate(state.beams[rank], rank, seed) for rank, seed in seeds]
+    tried = [(state.beams[place], seed) for place, seed in seeds]
+    return [Candidate(parent, parent.rank, seed) for parent, seed in tried]
 
 
 def add_noise(
@@ -143,11 +201,11 @@ def denoise_all(
     done: list[Candidate] = []
     for _, siblings in itertools.groupby(candidates, key=lambda c: c.parent_rank):
         group = list(siblings)
-        past = tools.model.lay_out(group[0].parent.kv, tuple(group[0].noise.shape[-2:]))
+        latent_hw = tuple(group[0].noise.shape[-2:])
+        past = tools.model.lay_out(group[0].parent.kv, latent_hw, config.relative(chunk))
 
         def flow(noisy: Tensor, timesteps: Tensor, past: Past = past) -> Tensor:
-            first_frame = chunk * config.frames_per_chunk
-            return tools.model.flow(noisy, timesteps, first_frame, tools.text, past)
+            return tools.model.flow(noisy, timesteps, config.first_frame(chunk), tools.text, past)
 
         def batch(some: list[Candidate], flow: FlowFunction = flow) -> list[Candidate]:
             latents = denoise(
@@ -169,10 +227,10 @@ def add_route(candidate: Candidate, config: StreamConfig) -> Candidate:
     if not config.memory.routing or tip is None or candidate.failure:
         return candidate
     scores = candidate.scores
-    earlier = [chunk.scores.short for chunk in tip.path() if chunk.scores.short is not None]
-    if None in (scores.short, scores.long, tip.scores.long) or not earlier:
-        return replace(candidate, route=Route.DROP)  # a reward was left out: nothing to judge by
-    route = sinks.decide(scores.short, scores.long, earlier, tip.scores.long, config.memory)
+    total, count = tip.shorts
+    if None in (scores.short, scores.long, tip.scores.long) or not count:
+        return replace(candidate, route=Route.DROP)  # given, or a reward left out: nothing to go by
+    route = sinks.decide(scores.short, scores.long, total / count, tip.scores.long, config.memory)
     return replace(candidate, route=route)
 
 
@@ -189,56 +247,24 @@ def prune(candidates: Sequence[Candidate], chunk: int, config: StreamConfig) -> 
     return kept
 
 
-def commit(
-    survivors: Sequence[Candidate],
-    chunk: int,
-    tools: Tools,
-    config: StreamConfig,
-    before_call: Callable[[int], None],
-) -> tuple[Beam, ...]:
-    """Make survivors permanent: context pass, then sinks and window for the next chunk."""
-    memory, frames_per_chunk = config.memory, config.frames_per_chunk
-    timesteps = torch.full((frames_per_chunk,), config.schedule.context_timestep)
-
-    @functools.cache  # siblings that evict the same chunk share the blended sink
-    def blend(sink, evicted):
-        return sink.blend(evicted, memory.alpha)
-
-    beams = []
-    for candidate in survivors:
-        before_call(1)
-        parent = candidate.parent
-        kv = tools.model.context_pass(
-            candidate.latent[None],
-            timesteps,
-            chunk * frames_per_chunk,
-            tools.text,
-            tools.model.lay_out(parent.kv, tuple(candidate.latent.shape[-2:])),
-            candidate.route,
-        )
-        kept = sinks.remember(parent.sinks, parent.window, kv, memory, frames_per_chunk)
-        kept = sinks.make_room(*kept, memory, frames_per_chunk, blend)
-        record = Chunk(
-            index=chunk,
-            seed=candidate.seed,
-            latent=candidate.latent,
-            frames=candidate.frames,
-            scores=candidate.scores,
-            route=candidate.route,
-            parent=parent.chunk,
-        )
-        beams.append(Beam(record, candidate.noise, *kept, candidate.decoder_state))
-    return tuple(beams)
-
-
 def finish(state: StreamState, tools: Tools, config: StreamConfig, emit: Emit) -> Video:
     """Choose the best beam by the long reward of its whole video; a state cut short is fine."""
-    tips = [beam.chunk for beam in state.beams]
-    final = tuple(scoring.final_score(tip, tools.critic, config, state.seen) for tip in tips)
-    best = search.choose(final)
-    path = tips[best].path()
+    critic = tools.critic_at(state.chunk - 1)
+    tips = {beam.rank: beam.chunk for beam in state.beams}
+    scores = {
+        rank: scoring.final_score(tip, critic, config, state.seen) for rank, tip in tips.items()
+    }
+    best = [*tips][search.choose([*scores.values()])]
+    final = tuple(scores.get(rank) for rank in range(max(scores) + 1))
+    latent, frames = (None, None)
+    if config.whole:
+        latent, frames = scoring.video(tips[best], critic, config)
+    if config.isolated:
+        emit(FramesSettled(0, latent[0], frames))
+    else:
+        hand_out(tips[best], state.settled, config, emit)
+    path = [chunk for chunk in tips[best].path() if chunk.seed is not None]
     emit(RunDone(final, best, tuple(c.seed for c in path), tuple(c.route for c in path)))
-    latent, frames = scoring.video(tips[best], tools.critic, config)
     return Video(latent, frames, best, final)
 
 
@@ -274,6 +300,10 @@ def check(tools: Tools, config: StreamConfig, latent_hw: tuple[int, int]) -> Non
 def _with_latent(candidate: Candidate, latent: Tensor) -> Candidate:
     finite = bool(torch.isfinite(latent).all())
     return replace(candidate, latent=latent, failure=None if finite else "latent not finite")
+
+
+def _reports(candidates: Sequence[Candidate], kept: list[int]) -> tuple[CandidateReport, ...]:
+    return tuple(_report(c, kept, i) for i, c in enumerate(candidates))
 
 
 def _report(candidate: Candidate, kept: list[int], index: int) -> CandidateReport:

@@ -20,11 +20,19 @@ class Route(str, Enum):
     APPEND = "append"
 
 
+class KVPlace(str, Enum):
+    """Where keys and values are kept between passes; what comes out is the same bit for bit."""
+
+    DEVICE = "device"  # with the model: quickest
+    PINNED = "pinned"  # the CPU's memory, page-locked: fetched layer by layer, at bus speed
+    CPU = "cpu"  # the CPU's memory: slower to fetch, may be swapped out
+
+
 @dataclass(frozen=True, eq=False)
 class ChunkKV:
     """One chunk's keys and values, per layer; never changed once made.
 
-    ``first_frame`` is the latent frame its rotary positions start at.
+    ``first_frame`` is the latent frame that it starts at.
     """
 
     first_frame: int
@@ -36,6 +44,11 @@ class ChunkKV:
     def nbytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
 
+    def moved(self, move: Callable[[Tensor], Tensor]) -> "ChunkKV":
+        """The same with every tensor moved."""
+        keys, values = tuple(map(move, self.keys)), tuple(map(move, self.values))
+        return replace(self, keys=keys, values=values)
+
     def blend(self, other: "ChunkKV", alpha: float) -> "ChunkKV":
         """Moving average ``alpha * self + (1 - alpha) * other``, at this chunk's position."""
 
@@ -45,26 +58,44 @@ class ChunkKV:
         return replace(self, keys=mix(self.keys, other.keys), values=mix(self.values, other.values))
 
 
+Layer = tuple[Tensor, Tensor]  # keys, rotated, and values: [1, L, N, D] each
+
+
 @dataclass(frozen=True, eq=False)
 class Past:
-    """Earlier chunks laid side by side, keys rotated into place: what a chunk attends to."""
+    """Earlier chunks laid side by side, keys rotated into place: what a chunk attends to.
 
-    keys: tuple[Tensor, ...] = field(repr=False)  # per layer [1, L, N, D], rotated
-    values: tuple[Tensor, ...] = field(repr=False)
+    ``layer(i)`` is made once and kept, or made anew each time where keys and values are kept in
+    another place than they are used: then one layer at a time is all that is there twice.
+    """
+
+    layer: Callable[[int], Layer] | None = field(default=None, repr=False)  # None: no past
+    next_start: int | None = None  # position of the chunk that follows; None: its own frame
 
 
-def lay_out(chunks: Sequence[ChunkKV], rotate: Callable[[Tensor, int], Tensor]) -> Past:
-    """Concatenate chunks in the given order; ``rotate(keys, first_frame)`` places each one."""
+def lay_out(
+    chunks: Sequence[ChunkKV],
+    rotate: Callable[[int, Tensor], Tensor],
+    fetch: Callable[[Tensor], Tensor] | None,
+    next_start: int | None,
+) -> Past:
+    """Concatenate chunks in the given order; ``rotate(i, keys)`` places the i-th chunk's keys.
+
+    ``fetch`` brings a tensor to where it is used; None: it is there.
+    """
     if not chunks:
-        return Past((), ())
-    layers = range(len(chunks[0].keys))
-    return Past(
-        keys=tuple(
-            torch.cat([rotate(chunk.keys[i], chunk.first_frame) for chunk in chunks], dim=1)
-            for i in layers
-        ),
-        values=tuple(torch.cat([chunk.values[i] for chunk in chunks], dim=1) for i in layers),
-    )
+        return Past(None, next_start)
+
+    def layer(i: int) -> Layer:
+        keys, values = [c.keys[i] for c in chunks], [c.values[i] for c in chunks]
+        if fetch:
+            keys, values = [fetch(k) for k in keys], [fetch(v) for v in values]
+        placed = [rotate(n, k) for n, k in enumerate(keys)]
+        return torch.cat(placed, dim=1), torch.cat(values, dim=1)
+
+    if fetch:
+        return Past(layer, next_start)
+    return Past([layer(i) for i in range(len(chunks[0].keys))].__getitem__, next_start)
 
 
 def live_bytes(chunks: Iterable[ChunkKV]) -> int:

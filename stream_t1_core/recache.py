@@ -4,13 +4,14 @@ Without it the context would go on telling the old prompt. Source: LongLive, KV 
 """
 
 from dataclasses import replace
+from itertools import islice
 
 import torch
 
 from .causal_wan import CausalWan, Text
 from .config import StreamConfig
 from .kv import ChunkKV
-from .sinks import Chunks, make_room
+from .sinks import Chunks
 from .state import Beam, Chunk
 
 
@@ -25,12 +26,12 @@ def recache(
     if beam.chunk is None:
         return beam
     sinks, window = recompute(beam, model, text, config, keep_sinks)
-
-    def blend(sink: ChunkKV, evicted: ChunkKV) -> ChunkKV:
-        return sink.blend(evicted, config.memory.alpha)
-
-    sinks, window = make_room(sinks, window, config.memory, config.frames_per_chunk, blend)
-    return replace(beam, sinks=sinks, window=window)
+    if sinks is not beam.sinks:  # chunks that were appended since stay sinks
+        were_sinks = {chunk.first_frame for chunk in beam.sinks}
+        sinks += tuple(chunk for chunk in window if chunk.first_frame in were_sinks)
+    # the pass reaches back further than the window: what has left it took its route then
+    still = {chunk.first_frame for chunk in beam.window}
+    return replace(beam, sinks=sinks, window=tuple(c for c in window if c.first_frame in still))
 
 
 def recompute(
@@ -40,10 +41,12 @@ def recompute(
 
     The frames of that pass see each other in both directions, as in the released code.
     """
-    memory, frames_per_chunk = config.memory, config.frames_per_chunk
-    tail = beam.chunk.path()[-(memory.window_frames // frames_per_chunk) :]
-    fixed = memory.sink_frames // frames_per_chunk
-    if keep_sinks and tail[0].index > 0:
+    memory, size = config.memory, config.frames_per_chunk
+    tail = [*islice(beam.chunk.ancestors(), memory.window_frames // size)][::-1]
+    fixed = memory.sink_frames // size
+    if tail[0].first_frame == 0:  # given footage may begin with a short piece
+        fixed = sum(c.first_frame + c.latent.shape[1] <= memory.sink_frames for c in tail)
+    elif keep_sinks:
         return beam.sinks, _chunks(tail[fixed:], beam.sinks, model, text, config)
     chunks = _chunks(tail, (), model, text, config)
     return chunks[:fixed], chunks[fixed:]
@@ -54,22 +57,23 @@ def _chunks(
 ) -> Chunks:
     """Keys and values of consecutive chunks, from one pass over all of them."""
     latent = torch.cat([chunk.latent for chunk in tail], dim=1)[None]
-    frames_per_chunk = config.frames_per_chunk
     whole = model.context_pass(
         latent,
         torch.full((latent.shape[2],), config.schedule.context_timestep),
-        tail[0].index * frames_per_chunk,
+        tail[0].first_frame,
         text,
-        model.lay_out(past, tuple(latent.shape[-2:])),
+        model.lay_out(past, tuple(latent.shape[-2:]), config.relative(tail[-1].index)),
     )
-    keys = [tensor.chunk(len(tail), dim=1) for tensor in whole.keys]
-    values = [tensor.chunk(len(tail), dim=1) for tensor in whole.values]
+    tokens = whole.keys[0].shape[1] // latent.shape[2]  # of a latent frame
+    sizes = [chunk.latent.shape[1] * tokens for chunk in tail]
+    keys = [tensor.split(sizes, dim=1) for tensor in whole.keys]
+    values = [tensor.split(sizes, dim=1) for tensor in whole.values]
     return tuple(
         ChunkKV(
-            chunk.index * frames_per_chunk,
+            chunk.first_frame,
             tuple(layer[i].clone() for layer in keys),  # clones: a chunk must not pin the pass
             tuple(layer[i].clone() for layer in values),
             chunk.route,
-        )
+        ).moved(model.store)
         for i, chunk in enumerate(tail)
     )

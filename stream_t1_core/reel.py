@@ -7,8 +7,9 @@ pick, lock) is decided in ``takes.py``; how its beams come back, in ``replay.py`
 - ``prompts/SHA.safetensors``: ``rows`` [1, L, text_dim]; metadata ``words``
 - ``take_001/take.json``: ``version``, ``take``, ``parent`` (take it branched from, or null),
   ``first_chunk`` (chunks before it are the parent's), ``seed``, ``pick`` ([chunk, candidate] that
-  it began with, or null), ``lock`` (chunks settled), ``sections``: from ``first_chunk`` on these
-  ``settings`` held, and only beams that came by the ``settled`` candidates (one per locked chunk)
+  it began with, or null), ``sections``: from ``first_chunk`` on these ``settings`` held, only
+  beams that came ``through`` these candidates (one per chunk) went on, and so many chunks from the
+  first are under ``lock``
 - ``take_001/chunk_00000.safetensors``: ``latents`` [n, C, F, h, w] of all candidates in the order
   tried, ``noise`` [k, C, F, h, w] of the survivors, best first; metadata ``stream_t1`` is JSON:
   ``version``, ``record`` (the report's ``chunk_done``), ``prompt`` (SHA), ``keep_sinks``,
@@ -58,12 +59,13 @@ class StoredChunk:
 class Section:
     """What held from ``first_chunk`` on, to the next section or the take's end.
 
-    ``settled`` has a candidate for each locked chunk: when the section began, only beams that came
-    by them went on.
+    ``through`` has a candidate for each chunk that was settled when the section began: only beams
+    that came by them went on. The first ``lock`` of these chunks must not be made again.
     """
 
     first_chunk: int
-    settled: tuple[int, ...]
+    through: tuple[int, ...]
+    lock: int
     settings: dict[str, Any] = field(repr=False)
 
 
@@ -79,12 +81,10 @@ class Take:
     sections: tuple[Section, ...]
 
     @property
-    def settled(self) -> tuple[int, ...]:
-        return self.sections[-1].settled
-
-    @property
-    def lock(self) -> int:
-        return len(self.settled)
+    def locked(self) -> tuple[int, ...]:
+        """The candidates of the locked chunks."""
+        section = self.sections[-1]
+        return section.through[: section.lock]
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -131,17 +131,17 @@ class Reel:
                     f"Reel: '{self.folder.name}' is being written by another run "
                     f"({error.strerror}); wait until it has ended, or use another reel name"
                 ) from error
-            for folder in (self.folder, self.folder / "prompts", *self._take_folders().values()):
+            for folder in (self.folder, self.folder / "prompts", *self.folder.glob("take_*")):
                 whole_files.sweep(folder)
             yield
 
     def takes(self) -> list[Take]:
         """All takes, oldest first."""
-        return [self.take(number) for number in self._take_folders()]
+        return [self.take(number) for number in self._numbers()]
 
     def take(self, number: int) -> Take:
-        if number not in self._take_folders():
-            found = ", ".join(map(str, self._take_folders())) or "none"
+        if number not in self._numbers():
+            found = ", ".join(map(str, self._numbers())) or "none"
             raise ValueError(
                 f"Reel: '{self.folder.name}' has no take {number} (there: {found}); ask for one of "
                 "these, or for take 0, the newest"
@@ -160,12 +160,13 @@ class Reel:
         first_chunk: int,
         seed: int,
         settings: Mapping[str, Any],
-        settled: Sequence[int] = (),
+        through: Sequence[int] = (),
+        lock: int = 0,
         pick: tuple[int, int] | None = None,
     ) -> Take:
         """Begin a take at ``first_chunk`` of ``parent``; the first one has no parent."""
-        section = Section(first_chunk, tuple(settled), plain(settings))
-        number = max(self._take_folders(), default=0) + 1
+        section = Section(first_chunk, tuple(through), lock, plain(settings))
+        number = max(self._numbers(), default=0) + 1
         while any(map(CHUNK_NAME.fullmatch, _names(self._take_folder(number)))):
             number += 1  # somebody removed a take.json: not ours to mix with
         above = parent.number if parent else None
@@ -259,14 +260,19 @@ class Reel:
             found.append(_ranked(record, rank))
         return tuple(reversed(found))
 
-    def ranks_from(self, take: Take, chunk: int, settled: Sequence[int]) -> tuple[int, ...]:
-        """Ranks of the chunk's survivors that came by the ``settled`` candidates."""
+    def ranks_from(self, take: Take, chunk: int, through: Sequence[int]) -> tuple[int, ...]:
+        """Ranks of the chunk's survivors that came by these candidates."""
         ranks = [candidate["rank"] for candidate in self.record(take, chunk)["candidates"]]
         return tuple(
             rank
             for index, rank in enumerate(ranks)
-            if rank is not None and self.path(take, chunk, index)[: len(settled)] == tuple(settled)
+            if rank is not None and self.path(take, chunk, index)[: len(through)] == tuple(through)
         )
+
+    def ended(self, take: Take) -> bool:
+        """Whether the last run of this take got to its end, and with it a winner was chosen."""
+        file = self._take_folder(take.number) / "winner.json"
+        return file.exists() and len(self._chosen(file)) == self.length(take)
 
     def winner(self, take: Take) -> tuple[int, ...]:
         """Candidates by chunk of the path that was chosen, or, cut short, of the best beam."""
@@ -275,11 +281,8 @@ class Reel:
             parent = self.take(take.parent)
             chosen = self.path(parent, *take.pick) if take.pick else self.winner(parent)
             return chosen[:length]
-        file = self._take_folder(take.number) / "winner.json"
-        if file.exists():
-            chosen = whole_files.read_json(file).get("candidates")
-            if isinstance(chosen, list) and len(chosen) == length and all(map(_is_count, chosen)):
-                return tuple(chosen)
+        if self.ended(take):
+            return self._chosen(self._take_folder(take.number) / "winner.json")
         return self.path(take, length - 1, _ranked(self.record(take, length - 1), 0))
 
     def write_winner(self, take: Take, candidates: Sequence[int]) -> None:
@@ -410,6 +413,12 @@ class Reel:
         if dict(shapes) != wanted:
             raise ValueError(f"its tensors are {dict(shapes)}, not {wanted}")
 
+    def _chosen(self, file: Path) -> tuple[int, ...]:
+        chosen = whole_files.read_json(file).get("candidates")
+        if not isinstance(chosen, list) or not all(map(_is_count, chosen)):
+            raise ValueError(f"Reel: {file} is damaged (no candidates); delete it")
+        return tuple(chosen)
+
     def _write_take(self, take: Take) -> None:
         content = {
             "version": VERSION,
@@ -418,7 +427,6 @@ class Reel:
             "first_chunk": take.first_chunk,
             "seed": take.seed,
             "pick": take.pick,
-            "lock": take.lock,
             "sections": [asdict(section) for section in take.sections],
         }
         with self._guarded(f"take {take.number}", take.sections[-1].first_chunk):
@@ -450,12 +458,11 @@ class Reel:
     def _take_folder(self, number: int) -> Path:
         return self.folder / f"take_{number:03}"
 
-    def _take_folders(self) -> dict[int, Path]:
-        """By number, those that were begun: a kill may leave one without its take.json."""
+    def _numbers(self) -> list[int]:
+        """Of the takes that were begun: a kill may leave a folder without its take.json."""
         names = map(TAKE_NAME.fullmatch, _names(self.folder))
         numbers = sorted(int(name[1]) for name in names if name)
-        folders = {number: self._take_folder(number) for number in numbers}
-        return {n: folder for n, folder in folders.items() if (folder / "take.json").is_file()}
+        return [n for n in numbers if (self._take_folder(n) / "take.json").is_file()]
 
     @contextmanager
     def _guarded(self, what: str, next_chunk: int | None) -> Iterator[None]:
@@ -498,11 +505,13 @@ def _take(found: Mapping[str, Any], number: int) -> Take:
 
 
 def _section(found: Mapping[str, Any]) -> Section:
-    first_chunk, settled, settings = found["first_chunk"], found["settled"], found["settings"]
-    counts = _is_count(first_chunk) and all(map(_is_count, settled))
-    if not counts or not isinstance(settings, dict) or len(settled) > first_chunk:
+    first_chunk, through, lock = found["first_chunk"], found["through"], found["lock"]
+    counts = all(map(_is_count, (first_chunk, lock, *through)))
+    if not counts or not lock <= len(through) <= first_chunk:
         raise ValueError("a section is not one")
-    return Section(first_chunk, tuple(settled), settings)
+    if not isinstance(found["settings"], dict):
+        raise ValueError("a section has no settings")
+    return Section(first_chunk, tuple(through), lock, found["settings"])
 
 
 def _is_count(value: Any) -> bool:

@@ -12,9 +12,15 @@ Schema, version 1. Every line is an object with ``event``; numbers that are not 
   for chunk 0), ``kept``, ``rank`` (0 = best survivor, null = pruned), ``failure`` (why it could not
   win, or null); ``sinks`` per surviving beam; ``seconds`` by phase (denoise, decode, score,
   commit); ``kv_bytes`` live after pruning, shared chunks counted once; ``left_out``: rewards
-  without a number for any candidate, by name, with the reason: this chunk's scores go without them
-- ``run_done``: ``final_scores`` of the surviving beams (long reward of the whole video),
-  ``best_beam``, the chosen path's ``seeds`` and ``routes`` by chunk, ``seconds`` in all
+  without a number for any candidate, by name, with the reason: this chunk's scores go without them;
+  ``prompt``, if it changed with this chunk, or null; ``chosen``: ``artist`` where survivors were
+  chosen by hand, ``timeout`` where that was asked for in vain, null where the scores decided
+- ``choice_asked``, before the ``chunk_done`` of a chunk whose survivors may be chosen by hand:
+  ``chunk``, ``candidates`` as they will be told then, kept and rank by the scores alone,
+  ``seconds`` until the scores decide
+- ``run_done``: ``final_scores`` of the last chunk's survivors by rank (long reward of the whole
+  video, or of what a run that does not keep it still remembers), ``best_beam`` (a rank), the chosen
+  path's ``seeds`` and ``routes`` by chunk, as far as it is remembered
 - ``run_stopped``, instead of ``run_done``: ``reason``, when the run was cancelled or failed
 """
 
@@ -23,9 +29,11 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from .events import CandidateReport, ChunkDone, Event, RunDone, RunStarted
+from .events import CandidateReport, ChoiceAsked, ChunkDone, Event, RunDone, RunStarted
 
 VERSION = 1
+
+Reported = RunStarted | ChoiceAsked | ChunkDone | RunDone
 
 
 class Report:
@@ -35,8 +43,8 @@ class Report:
         self.records: list[dict[str, Any]] = []
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, RunStarted | ChunkDone | RunDone):
-            self.records.append(_finite(_record(event)))
+        if isinstance(event, Reported):
+            self.records.append(record(event))
 
     def stop(self, reason: str) -> None:
         self.records.append({"event": "run_stopped", "reason": reason})
@@ -45,19 +53,29 @@ class Report:
         return "".join(json.dumps(record, allow_nan=False) + "\n" for record in self.records)
 
 
-def _record(event: RunStarted | ChunkDone | RunDone) -> dict[str, Any]:
+def record(event: Reported) -> dict[str, Any]:
+    """An event as a line of the report, plain JSON values."""
+    return _finite(_record(event))
+
+
+def _record(event: Reported) -> dict[str, Any]:
     if isinstance(event, RunStarted):
         return {"event": "run_started", "version": VERSION, **asdict(event)}
     if isinstance(event, RunDone):
         return {"event": "run_done", **asdict(event)}
+    candidates = [_candidate(candidate) for candidate in event.candidates]
+    told = {"chunk": event.chunk, "candidates": candidates}
+    if isinstance(event, ChoiceAsked):
+        return {"event": "choice_asked", **told, "seconds": event.seconds}
     return {
         "event": "chunk_done",
-        "chunk": event.chunk,
-        "candidates": [_candidate(candidate) for candidate in event.candidates],
+        **told,
         "sinks": event.sinks,
         "seconds": event.seconds,
         "kv_bytes": event.kv_bytes,
         "left_out": event.left_out,
+        "prompt": event.prompt,
+        "chosen": event.chosen,
     }
 
 

@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Protocol
 
 import torch
@@ -20,6 +20,7 @@ from .config import StreamConfig
 from .rewards.base import Footage, Reward
 from .rewards.mix import Errors, Part, judge
 from .rewards.tally import Tallies, count_in
+from .settle import footage
 from .state import Candidate, Chunk, Scores
 
 log = logging.getLogger(__name__)
@@ -131,20 +132,15 @@ def score(
 
 def video(tip: Chunk, critic: Critic, config: StreamConfig) -> tuple[Tensor, Tensor | None]:
     """The path to ``tip`` as latent [1, C, F, h, w] and frames [T, H, W, 3], trimmed."""
-    path = tip.path()
-    latent = torch.cat([chunk.latent for chunk in path], dim=1)[None]
-    frames = None
-    if critic.decoder is not None and config.isolated:
-        frames = critic.decoder.decode(latent, None)[0][0].cpu()
-    elif critic.decoder is not None:
-        frames = torch.cat([chunk.frames for chunk in path])
-    surplus = latent.shape[2] - config.latent_frames
-    if surplus > 0:
-        if frames is not None:
-            per_latent = (len(frames) - 1) // (latent.shape[2] - 1)
-            frames = frames[: len(frames) - surplus * per_latent]
-        latent = latent[:, :, : config.latent_frames]
-    return latent, frames
+    latents, frames = zip(*(footage(chunk, config) for chunk in tip.path()), strict=True)
+    latent = torch.cat(latents, dim=1)[None]
+    if critic.decoder is None:
+        return latent, None
+    if not config.isolated:
+        return latent, torch.cat(frames)
+    given = [chunk.frames for chunk in tip.path() if chunk.seed is None]
+    decoded = critic.decoder.decode(latent, None)[0][0].cpu()
+    return latent, torch.cat([*given, decoded[sum(map(len, given)) :]])
 
 
 def final_score(tip: Chunk, critic: Critic, config: StreamConfig, seen: Tallies) -> float | None:
@@ -153,8 +149,8 @@ def final_score(tip: Chunk, critic: Critic, config: StreamConfig, seen: Tallies)
         return None
     path = tip.path()
     pieces = [video(tip, critic, config)[1]] if config.isolated else [c.frames for c in path]
-    footage = Footage([pieces], [path[0].frames], critic.prompt, config.fps)
-    parts = judge(critic.long, footage, critic.fatal)
+    clip = Footage([pieces], [tip.opening], critic.prompt, config.fps)
+    parts = judge(critic.long, clip, critic.fatal)
     named = {f"long.{name}": part for name, part in parts.items()}
     if config.plan.strict:
         _check_all(named, "the whole video")
@@ -174,8 +170,8 @@ def _judge(
     if reward is None:
         return {}
     firsts = [_first_frames(c) for c in candidates]
-    footage = Footage(pieces, firsts, critic.prompt, config.fps)
-    parts = judge(reward, footage, critic.fatal)
+    clips = Footage(pieces, firsts, critic.prompt, config.fps)
+    parts = judge(reward, clips, critic.fatal)
     return {f"{kind}.{name}": part for name, part in parts.items()}
 
 
@@ -215,14 +211,13 @@ def _failure(broken: Mapping[str, Part]) -> str | None:
 
 def _first_frames(candidate: Candidate) -> Tensor:
     tip = candidate.parent.chunk
-    return candidate.frames if tip is None else tip.path()[0].frames
+    return candidate.frames if tip is None else tip.opening
 
 
 def _span(candidate: Candidate, critic: Critic, config: StreamConfig) -> list[Tensor]:
     """Frames of the candidate and the chunks before it, ``span_chunks`` in all: [T, H, W, 3]s."""
     tip = candidate.parent.chunk
-    earlier = tip.path() if tip else []
-    earlier = earlier[max(0, len(earlier) - config.plan.span_chunks + 1) :]
+    earlier = [*islice(tip.ancestors() if tip else (), config.plan.span_chunks - 1)][::-1]
     if config.isolated:
         latent = torch.cat([*(chunk.latent for chunk in earlier), candidate.latent], dim=1)
         return [critic.decoder.decode(latent[None], None)[0][0].cpu()]

@@ -4,7 +4,7 @@ The route is decided when a chunk is made, from its scores, and carried out when
 a later one. Source: Stream-T1, memory sinking, as released.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from .config import Memory
 from .kv import ChunkKV, Route
@@ -16,7 +16,7 @@ Blend = Callable[[ChunkKV, ChunkKV], ChunkKV]  # (sink, evicted chunk) -> new si
 def decide(
     short: float,
     long: float,
-    earlier_short: Sequence[float],
+    mean_short: float,
     previous_long: float,
     memory: Memory,
 ) -> Route:
@@ -25,7 +25,7 @@ def decide(
     A chunk better than the mean of all earlier ones is kept: blended while the video goes on as
     before, appended when the long score falls, which marks a transition.
     """
-    good = short - sum(earlier_short) / len(earlier_short) > memory.short_gate
+    good = short - mean_short > memory.short_gate
     if not good:
         return Route.DROP
     transition = previous_long - long > memory.long_gate
@@ -33,10 +33,10 @@ def decide(
 
 
 def remember(
-    sinks: Chunks, window: Chunks, chunk: ChunkKV, memory: Memory, frames_per_chunk: int
+    sinks: Chunks, window: Chunks, chunk: ChunkKV, frames: int, memory: Memory
 ) -> tuple[Chunks, Chunks]:
-    """Add a finished chunk: the first ones become the fixed sink, later ones join the window."""
-    if chunk.first_frame + frames_per_chunk <= memory.sink_frames:
+    """Add a chunk of ``frames``: the first become the fixed sink, later ones join the window."""
+    if chunk.first_frame + frames <= memory.sink_frames:
         return (*sinks, chunk), window
     return sinks, (*window, chunk)
 

@@ -6,8 +6,9 @@ chunk needs. They are two records so that keys and values die when no beam's win
 more, while the path lives on. None is changed once made; to free a branch, forget it.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -32,13 +33,16 @@ class Scores:
 class Chunk:
     """A committed chunk."""
 
-    index: int
-    seed: int
+    index: int  # negative: given, not made
+    first_frame: int
+    seed: int | None  # None: given
     latent: Tensor = field(repr=False)  # [C, F, H, W], CPU
     frames: Tensor | None = field(repr=False)  # [T, H, W, 3], CPU
     scores: Scores
     route: Route | None  # None for the first chunk, which becomes a sink
-    parent: "Chunk | None" = field(repr=False)
+    parent: "Chunk | None" = field(repr=False)  # None: the first, or the last one remembered
+    opening: Tensor | None = field(repr=False)  # frames of the path's first chunk
+    shorts: tuple[float, int] = (0.0, 0)  # sum and count of the path's short rewards
 
     def path(self) -> list["Chunk"]:
         """All chunks from the first to this one."""
@@ -54,9 +58,13 @@ class Chunk:
 
 @dataclass(frozen=True, eq=False)
 class Beam:
-    """A committed candidate, ready to be continued. ``chunk`` is None before the first chunk."""
+    """A committed candidate, ready to be continued. ``chunk`` is None before the first chunk.
+
+    ``rank`` is its place among the survivors of its chunk, 0 is best; some of them may have gone.
+    """
 
     chunk: Chunk | None = None
+    rank: int = 0
     noise: Tensor | None = field(default=None, repr=False)  # [C, F, H, W], mixed
     sinks: tuple[ChunkKV, ...] = field(default=(), repr=False)
     window: tuple[ChunkKV, ...] = field(default=(), repr=False)
@@ -86,8 +94,27 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class StreamState:
-    """Where a stream stands: the next chunk's index, the beams, best first, the rewards so far."""
+    """Where a stream stands: the next chunk's index, the beams, best first, the rewards so far.
+
+    ``settled``: the first latent frame that has not been handed out yet. ``reseed``: the next chunk
+    is one done again, so a beam's first branch must not draw from its parent's seed once more.
+    """
 
     chunk: int = 0
     beams: tuple[Beam, ...] = (Beam(),)
     seen: Tallies = field(default_factory=dict, repr=False)
+    settled: int = 0
+    reseed: bool = False
+
+    def with_kv(self, move: Callable[[Tensor], Tensor]) -> "StreamState":
+        """The same, all keys and values moved; what beams share they go on sharing."""
+        moved = functools.cache(lambda chunk: chunk.moved(move))
+        beams = (
+            replace(
+                beam,
+                sinks=tuple(map(moved, beam.sinks)),
+                window=tuple(map(moved, beam.window)),
+            )
+            for beam in self.beams
+        )
+        return replace(self, beams=tuple(beams))

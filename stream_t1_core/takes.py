@@ -51,13 +51,15 @@ class Opening:
     """Where a run starts: ``replay`` stored chunks of ``take`` first, then new ones.
 
     ``picked`` (chunk, candidate): that chunk comes next and is the parent take's candidate, alone.
-    ``keep``: locks, as survivors' ranks by chunk: after that chunk only beams of these ranks go on.
+    ``keep``: ranks of survivors by chunk: after that chunk only beams of these ranks go on.
+    ``reseed``: the next chunk draws no noise that its parents' chunks have drawn.
     """
 
     take: Take
     replay: int
     picked: tuple[int, int] | None = None
     keep: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    reseed: bool = False
 
 
 def start_take(
@@ -72,16 +74,19 @@ def start_take(
     if not takes:
         return _first(reel, request, seed, settings)
     take = reel.take(request.take) if request.take else takes[-1]
-    settled = _settled(reel, take, request)
+    locked = _locked(reel, take, request)
     if request.action == "continue":
-        return _go_on(reel, take, settled, plain(settings), chunks)
+        return _go_on(reel, take, locked, plain(settings), chunks)
     if request.action == "pick":
-        _check_pick(reel, take, request, settled)
-    _check_branch(reel, take, request, settled, chunks)
+        _check_pick(reel, take, request, locked)
+    _check_branch(reel, take, request, locked, chunks)
     new_seed = (take.seed + SEED_STEP * (takes[-1].number + 1)) % MOST_SEED
     pick = (request.chunk, request.candidate) if request.action == "pick" else None
-    branch = reel.new_take(take, request.chunk, new_seed, settings, settled, pick)
-    return Opening(branch, request.chunk, pick, _locks(reel, branch, request.chunk))
+    # what comes before is what was seen: a reroll follows the path that won, a pick its own
+    through = locked if pick else reel.winner(take)[: request.chunk]
+    branch = reel.new_take(take, request.chunk, new_seed, settings, through, len(locked), pick)
+    kept = _kept(reel, branch, request.chunk)
+    return Opening(branch, request.chunk, pick, kept, reseed=pick is None)
 
 
 def _first(reel: Reel, request: ReelRequest, seed: int, settings: Mapping[str, Any]) -> Opening:
@@ -95,7 +100,7 @@ def _first(reel: Reel, request: ReelRequest, seed: int, settings: Mapping[str, A
 
 
 def _go_on(
-    reel: Reel, take: Take, settled: tuple[int, ...], settings: dict[str, Any], chunks: int
+    reel: Reel, take: Take, locked: tuple[int, ...], settings: dict[str, Any], chunks: int
 ) -> Opening:
     length = reel.length(take)
     differing = list(_differing(take.settings, settings))
@@ -106,17 +111,26 @@ def _go_on(
             f"{'; '.join(differing)}. Set them back, ask for a longer video (they then hold for "
             "the new chunks), reroll from the chunk where they should begin, or use another name"
         )
-    if differing or settled != take.settled:
-        take = reel.add_section(take, Section(length, settled, settings))
+    # a video that was seen to its end is longer from now on; it does not become another one
+    seen = chunks > length and reel.ended(take)
+    if differing or seen or locked != take.locked:
+        through = reel.winner(take) if seen else locked
+        take = reel.add_section(take, Section(length, through, len(locked), settings))
     replay = min(length, chunks)
-    waiting = take.pick if length == take.first_chunk < chunks else None
-    return Opening(take, replay, waiting, _locks(reel, take, replay))
+    begins = length == take.first_chunk < chunks
+    return Opening(
+        take,
+        replay,
+        take.pick if begins else None,
+        _kept(reel, take, replay),
+        reseed=begins and take.parent is not None and take.pick is None,
+    )
 
 
-def _settled(reel: Reel, take: Take, request: ReelRequest) -> tuple[int, ...]:
+def _locked(reel: Reel, take: Take, request: ReelRequest) -> tuple[int, ...]:
     """The locked part of the path that won: as recorded, or as the request says."""
     if request.lock <= 0:
-        return take.settled if request.lock == 0 else ()
+        return take.locked if request.lock == 0 else ()
     length = reel.length(take)
     if request.lock > length:
         raise ValueError(
@@ -126,19 +140,19 @@ def _settled(reel: Reel, take: Take, request: ReelRequest) -> tuple[int, ...]:
     return reel.winner(take)[: request.lock]
 
 
-def _locks(reel: Reel, take: Take, replay: int) -> dict[int, tuple[int, ...]]:
-    """``Opening.keep``: every lock of this take and its parents, where its section began."""
+def _kept(reel: Reel, take: Take, replay: int) -> dict[int, tuple[int, ...]]:
+    """``Opening.keep``: what each section of this take and its parents began with."""
     return {
-        section.first_chunk - 1: reel.ranks_from(take, section.first_chunk - 1, section.settled)
+        section.first_chunk - 1: reel.ranks_from(take, section.first_chunk - 1, section.through)
         for section in reel.sections(take)
-        if section.settled and section.first_chunk <= replay
+        if section.through and section.first_chunk <= replay
     }
 
 
 def _check_branch(
-    reel: Reel, take: Take, request: ReelRequest, settled: tuple[int, ...], chunks: int
+    reel: Reel, take: Take, request: ReelRequest, locked: tuple[int, ...], chunks: int
 ) -> None:
-    length, lock, name = reel.length(take), len(settled), reel.folder.name
+    length, lock, name = reel.length(take), len(locked), reel.folder.name
     asked = f"Reel: {request.action} at chunk {request.chunk + 1}"
     if request.chunk > length:
         raise ValueError(
@@ -158,7 +172,7 @@ def _check_branch(
         )
 
 
-def _check_pick(reel: Reel, take: Take, request: ReelRequest, settled: tuple[int, ...]) -> None:
+def _check_pick(reel: Reel, take: Take, request: ReelRequest, locked: tuple[int, ...]) -> None:
     length, chunk, candidate = reel.length(take), request.chunk, request.candidate
     if chunk >= length:
         raise ValueError(
@@ -176,10 +190,10 @@ def _check_pick(reel: Reel, take: Take, request: ReelRequest, settled: tuple[int
             f"Reel: candidate {candidate + 1} of chunk {chunk + 1} failed "
             f"({tried[candidate]['failure']}) and cannot be picked; choose another"
         )
-    if chunk >= len(settled) and reel.path(take, chunk, candidate)[: len(settled)] != settled:
+    if chunk >= len(locked) and reel.path(take, chunk, candidate)[: len(locked)] != locked:
         raise ValueError(
             f"Reel: candidate {candidate + 1} of chunk {chunk + 1} does not come from the locked "
-            f"chunks 1 to {len(settled)}; choose another, or lift the lock: lock = {UNLOCK}"
+            f"chunks 1 to {len(locked)}; choose another, or lift the lock: lock = {UNLOCK}"
         )
 
 

@@ -464,7 +464,7 @@ def check_cache(past: Past, expected: dict[str, Tensor], prefix: str, mark: str 
     pattern = rf"{prefix}_([kv])\.layer(\d+){re.escape(mark)}(?:_stride(\d+))?"
     for name, tensor in expected.items():
         if match := re.fullmatch(pattern, name):
-            cached = (past.keys if match[1] == "k" else past.values)[int(match[2])][0]
+            cached = past.layer(int(match[2]))[0 if match[1] == "k" else 1][0]
             cached = cached[:: int(match[3] or 1)]
             close(cached, tensor[: len(cached)], 2e-4, name)
             assert not tensor[len(cached) :].any(), f"{name}: slots in use that we do not have"

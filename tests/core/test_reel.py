@@ -125,7 +125,8 @@ def test_what_was_written_comes_back_exactly(tmp_path: Path) -> None:
     made(tmp_path, 3)
     reel = Reel.open(tmp_path / "reel", GEOMETRY)
     [take] = reel.takes()
-    assert (take.number, take.parent, take.first_chunk, take.seed, take.lock) == (1, None, 0, 42, 0)
+    assert (take.number, take.parent, take.first_chunk, take.seed) == (1, None, 0, 42)
+    assert take.locked == ()
     assert take.settings == SETTINGS and reel.length(take) == 3
     for chunk in range(3):
         stored = reel.load(take, chunk)
@@ -201,7 +202,9 @@ def test_a_reel_whose_making_was_cut_short_is_made(tmp_path: Path) -> None:
     (folder / "reel.json.part").write_bytes(b"{")
     assert Reel.open(folder, GEOMETRY).takes() == []
     (folder / "take_001").mkdir()
+    (folder / "take_001" / "take.json.part").write_bytes(b"{")
     assert ask(Reel.open(folder, GEOMETRY), 1).take.number == 1
+    assert not list(folder.rglob("*.part"))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no limit on file size")
@@ -306,8 +309,8 @@ def test_a_damaged_reel_is_refused(tmp_path: Path, content: str) -> None:
         {"pick": [1]},
         {"pick": 3},
         {"sections": []},
-        {"sections": [{"first_chunk": 0, "settled": [0], "settings": {}}]},
-        {"sections": [{"first_chunk": 0, "settled": [], "settings": []}]},
+        {"sections": [{"first_chunk": 0, "through": [0], "lock": 0, "settings": {}}]},
+        {"sections": [{"first_chunk": 0, "through": [], "lock": 0, "settings": []}]},
         {"sections": None},
         {"version": 0},
     ],
@@ -388,7 +391,7 @@ def test_other_settings_hold_for_new_chunks_only(tmp_path: Path) -> None:
     assert "reroll" in str(said.value) and "longer video" in str(said.value)
     ask(reel, 4, {**OTHER, "prompt": "never used"})
     take = ask(reel, 4, OTHER).take
-    assert reel.sections(take) == [Section(0, (), SETTINGS), Section(2, (), OTHER)]
+    assert reel.sections(take) == [Section(0, (), 0, SETTINGS), Section(2, (), 0, OTHER)]
     with reel.writing():
         extend(reel, take, 4)
     with pytest.raises(ValueError, match="search.branch_factor is 3"):
@@ -436,12 +439,12 @@ def test_reroll_branches_off(tmp_path: Path) -> None:
     with reel.writing():
         extend(reel, take, 6)
     assert reel.length(take) == 6 and reel.length(first) == 4
-    assert reel.sections(take) == [Section(0, (), SETTINGS), Section(2, (), OTHER)]
+    assert reel.sections(take) == [Section(0, (), 0, SETTINGS), Section(2, (1, 2), 0, OTHER)]
     assert ask(reel, 6, OTHER).take == take  # the newest goes on
     assert ask(reel, 5, take=1).take.number == 1  # the older one after its own end
     again = ask(reel, 6, action="reroll", chunk=1).take  # before the point its parent branched at
     assert (again.parent, reel.length(again)) == (2, 1)
-    assert reel.sections(again) == [Section(0, (), SETTINGS), Section(1, (), SETTINGS)]
+    assert reel.sections(again) == [Section(0, (), 0, SETTINGS), Section(1, (1,), 0, SETTINGS)]
     assert len({take.seed for take in reel.takes()}) == 3
 
 
@@ -505,18 +508,18 @@ def test_locked_chunks_stay(tmp_path: Path) -> None:
     with reel.writing():
         reel.write_winner(take, (2, 1, 2, 1))  # the second best beam
     locked = ask(reel, 4, lock=2)  # nothing to add, yet it is remembered
-    assert (locked.take.lock, locked.take.settled, locked.replay) == (2, (2, 1), 4)
+    assert (locked.take.locked, locked.replay) == ((2, 1), 4)
     assert locked.keep == {3: (1,)}
-    assert reel.sections(locked.take)[-1] == Section(4, (2, 1), SETTINGS)
+    assert reel.sections(locked.take)[-1] == Section(4, (2, 1), 2, SETTINGS)
     for request in ({"action": "reroll", "chunk": 1}, {"action": "pick", "chunk": 0}):
         with pytest.raises(ValueError, match="chunks 1 to 2 of 'reel' are locked.*lock = -1"):
             ask(reel, 4, **{"candidate": 1, **request})
     branch = ask(reel, 4, action="reroll", chunk=2)
-    assert branch.take.settled == (2, 1) and branch.keep == {1: (1,)}  # inherited
+    assert branch.take.locked == (2, 1) and branch.keep == {1: (1,)}  # inherited
     fewer = ask(reel, 4, action="reroll", chunk=1, lock=1, take=1)
-    assert fewer.take.settled == (2,) and fewer.keep == {0: (0,)}
+    assert fewer.take.locked == (2,) and fewer.keep == {0: (0,)}
     lifted = ask(reel, 4, lock=-1, take=1)
-    assert lifted.take.lock == 0 and lifted.keep == {}
+    assert lifted.take.locked == () and lifted.keep == {}
     assert ask(reel, 4, action="reroll", chunk=0, take=1).replay == 0
 
 
@@ -528,7 +531,7 @@ def test_a_pick_must_come_from_the_locked_chunks(tmp_path: Path) -> None:
     ask(reel, 3, lock=1)
     with pytest.raises(ValueError, match="does not come from the locked chunks 1 to 1"):
         ask(reel, 3, action="pick", chunk=1, candidate=3)
-    assert ask(reel, 3, action="pick", chunk=1, candidate=0).take.settled == (2,)
+    assert ask(reel, 3, action="pick", chunk=1, candidate=0).take.locked == (2,)
 
 
 def test_a_take_without_chunks_of_its_own_locks_what_its_parent_showed(tmp_path: Path) -> None:
@@ -536,9 +539,9 @@ def test_a_take_without_chunks_of_its_own_locks_what_its_parent_showed(tmp_path:
     with reel.writing():
         reel.write_winner(take, (2, 1, 2, 1))  # the second best beam
     ask(reel, 4, action="reroll", chunk=3)
-    assert ask(reel, 4, lock=2).take.settled == (2, 1)
+    assert ask(reel, 4, lock=2).take.locked == (2, 1)
     ask(reel, 4, action="pick", chunk=1, candidate=2, take=1)
-    assert ask(reel, 4, lock=1).take.settled == (1,)
+    assert ask(reel, 4, lock=1).take.locked == (1,)
 
 
 def test_a_branch_needs_its_parents_chunks(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_ties_go_to_the_earlier_candidate_and_failures_cannot_win() -> None:
 @pytest.mark.parametrize(
     ("short", "long", "route"),
     [
-        (1.0, 5.0, Route.DROP),  # not above the mean of (0.5, 1.5)
+        (1.0, 5.0, Route.DROP),  # not above the mean, 1.0
         (1.1, 5.0, Route.BLEND),  # better, and the video goes on
         (1.1, 4.8, Route.BLEND),  # falls by exactly the gate: no transition
         (1.1, 4.7, Route.APPEND),  # better, and the long score falls
@@ -57,7 +57,7 @@ def test_ties_go_to_the_earlier_candidate_and_failures_cannot_win() -> None:
 )
 def test_routes(short: float, long: float, route: Route) -> None:
     memory = Memory(short_gate=0.0, long_gate=0.25)
-    assert decide(short, long, [0.5, 1.5], 5.0, memory) is route
+    assert decide(short, long, 1.0, 5.0, memory) is route
 
 
 def chunk(n: int, route: Route | None = None) -> ChunkKV:
@@ -69,9 +69,9 @@ def blend(sink: ChunkKV, evicted: ChunkKV) -> ChunkKV:
 
 
 def test_first_chunk_becomes_the_sink_and_later_ones_join_the_window() -> None:
-    kept = remember((), (), chunk(0), Memory(), 3)
+    kept = remember((), (), chunk(0), 3, Memory())
     assert [c.first_frame for c in kept[0]] == [0] and kept[1] == ()
-    kept = remember(*kept, chunk(1), Memory(), 3)
+    kept = remember(*kept, chunk(1), 3, Memory())
     assert len(kept[0]) == 1 and [c.first_frame for c in kept[1]] == [3]
 
 

@@ -1,0 +1,130 @@
+"""Make a chunk permanent: its context pass, then sinks and window for the next one.
+
+Also what a stream begins with: nothing, or given footage, which is remembered in the same way.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from . import sinks
+from .causal_wan import CausalWan, Text
+from .config import StreamConfig
+from .kv import ChunkKV
+from .scoring import Decoder
+from .sinks import Blend
+from .state import Beam, Candidate, Chunk, Scores, StreamState
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Footage that is there before the run: latent [C, F, h, w], frames [T, H, W, 3] or None.
+
+    Frames are used as they are given; without them the latent is decoded.
+    """
+
+    latent: Tensor = field(repr=False)
+    frames: Tensor | None = field(default=None, repr=False)
+
+
+def commit(
+    survivors: Sequence[Candidate],
+    index: int,
+    model: CausalWan,
+    text: Text,
+    config: StreamConfig,
+    before_call: Callable[[int], None],
+) -> tuple[Beam, ...]:
+    """Beams of the candidates that go on, in their order."""
+    blend = blending(config)
+    beams = []
+    for rank, candidate in enumerate(survivors):
+        before_call(1)
+        parent, scores = candidate.parent, candidate.scores
+        tip = parent.chunk
+        total, count = tip.shorts if tip else (0.0, 0)
+        chunk = Chunk(
+            index=index,
+            first_frame=config.first_frame(index),
+            seed=candidate.seed,
+            latent=candidate.latent,
+            frames=candidate.frames,
+            scores=scores,
+            route=candidate.route,
+            parent=tip,
+            opening=tip.opening if tip else candidate.frames,
+            shorts=(total, count) if scores.short is None else (total + scores.short, count + 1),
+        )
+        kept = _remember(parent, chunk, model, text, config, blend)
+        beams.append(Beam(chunk, rank, candidate.noise, *kept, candidate.decoder_state))
+    return tuple(beams)
+
+
+def begin(
+    start: Start | None, model: CausalWan, text: Text, config: StreamConfig, decoder: Decoder | None
+) -> StreamState:
+    """The state before the first chunk; given footage is remembered in pieces of a chunk or less.
+
+    The first piece is the short one, so that all others end where a chunk would.
+    """
+    if start is None:
+        return StreamState()
+    whole, blend = start.latent.cpu().float(), blending(config)
+    length, size = whole.shape[1], config.frames_per_chunk
+    sizes = [length % size or size, *[size] * ((length - 1) // size)]
+    beam, first, shown = Beam(), 0, 0
+    for number, latent in enumerate(whole.split(sizes, dim=1)):
+        frames, decoder_state = None, None
+        if decoder is not None:
+            decoded, decoder_state = decoder.decode(latent[None], beam.decoder_state)
+            frames = decoded[0].cpu().clone()
+            if start.frames is not None:
+                frames = start.frames[shown : shown + len(frames)]
+            shown += len(frames)
+        tip = beam.chunk
+        chunk = Chunk(
+            index=number - len(sizes),
+            first_frame=first,
+            seed=None,
+            latent=latent,
+            frames=frames,
+            scores=Scores(),
+            route=None,
+            parent=tip,
+            opening=tip.opening if tip else frames,
+        )
+        kept = _remember(beam, chunk, model, text, config, blend)
+        beam = Beam(chunk, 0, None, *kept, decoder_state)
+        first += sizes[number]
+    return StreamState(beams=(beam,))
+
+
+def blending(config: StreamConfig) -> Blend:
+    """Blend an evicted chunk into a sink, once for all beams that do the same."""
+
+    @functools.cache
+    def blend(sink: ChunkKV, evicted: ChunkKV) -> ChunkKV:
+        return sink.blend(evicted, config.memory.alpha)
+
+    return blend
+
+
+def _remember(
+    parent: Beam, chunk: Chunk, model: CausalWan, text: Text, config: StreamConfig, blend: Blend
+) -> tuple[sinks.Chunks, sinks.Chunks]:
+    """Sinks and window after ``chunk``."""
+    frames = chunk.latent.shape[1]
+    relative = config.relative(chunk.index)
+    kv = model.context_pass(
+        chunk.latent[None],
+        torch.full((frames,), config.schedule.context_timestep),
+        chunk.first_frame,
+        text,
+        model.lay_out(parent.kv, tuple(chunk.latent.shape[-2:]), relative),
+        chunk.route,
+    )
+    kept = sinks.remember(parent.sinks, parent.window, kv, frames, config.memory)
+    return sinks.make_room(*kept, config.memory, config.frames_per_chunk, blend)

@@ -1,0 +1,124 @@
+"""Make chunks again that an earlier run has made: nothing is denoised, nothing is scored.
+
+Latents, seeds, scores and routes are as they were kept; decoder and context passes run again over
+them, in the same batches, so that the stream goes on as if it had never stopped, bit for bit.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import noise, scoring
+from .commit import commit
+from .config import StreamConfig
+from .events import CandidateReport, CandidatesMade, ChunkDone, Emit
+from .kv import Route
+from .reel import StoredChunk
+from .rewards.tally import Tallies, count_in
+from .state import Beam, Candidate, Scores, StreamState
+from .tools import Tools
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """Chunks from the first on, and who goes on after them.
+
+    ``keep``: after these chunks only survivors of these ranks. ``picked``: of the last chunk this
+    candidate alone goes on, whatever its score. ``reseed``: see ``StreamState``, for what follows.
+    """
+
+    chunks: Sequence[StoredChunk] = field(default=(), repr=False)
+    keep: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    picked: int | None = None
+    reseed: bool = False
+
+
+def replay_chunk(
+    state: StreamState,
+    replay: Replay,
+    tools: Tools,
+    config: StreamConfig,
+    emit: Emit,
+    before_call: Callable[[int], None],
+) -> StreamState:
+    """The next chunk as it was; events are sent as if it were made."""
+    index = state.chunk
+    stored = replay.chunks[index]
+    reports = [_report(told) for told in stored.record["candidates"]]
+    last = index == len(replay.chunks) - 1
+    picked = replay.picked if last else None
+    if picked is not None:
+        reports = [replace(r, rank=0 if i == picked else None) for i, r in enumerate(reports)]
+    parents = {beam.rank: beam for beam in state.beams}
+    candidates = [
+        _candidate(parents[told["parent"]], told, latent, stored.noise, tools, config)
+        for told, latent in zip(stored.record["candidates"], stored.latents, strict=True)
+    ]
+    candidates = scoring.decode(candidates, tools.critic, config)
+    frames, latents, noises = zip(*((c.frames, c.latent, c.noise) for c in candidates), strict=True)
+    emit(CandidatesMade(index, frames, latents, noises))
+    ranked = sorted((r.rank, i) for i, r in enumerate(reports) if r.rank is not None)
+    survivors = [candidates[i] for _, i in ranked]
+    beams = commit(survivors, index, tools.model, tools.text, config, before_call)
+    told = {key: stored.record[key] for key in ("seconds", "kv_bytes", "left_out", "prompt")}
+    chosen = stored.record["chosen"] if picked is None else "artist"
+    sinks = tuple(len(beam.sinks) for beam in beams)
+    emit(ChunkDone(index, tuple(reports), sinks, chosen=chosen, **told))
+    if index in replay.keep:
+        beams = tuple(beam for beam in beams if beam.rank in replay.keep[index])
+    seen = _counted(state.seen, stored.record["candidates"])
+    reseed = last and replay.reseed
+    return replace(state, chunk=index + 1, beams=beams, seen=seen, reseed=reseed)
+
+
+def _report(told: dict[str, Any]) -> CandidateReport:
+    values = {key: value for key, value in told.items() if key != "kept"}
+    standard = values["standard"]
+    return CandidateReport(**{**values, "standard": standard and tuple(standard)})
+
+
+def _candidate(
+    parent: Beam,
+    told: dict[str, Any],
+    latent: Tensor,
+    kept_noise: Tensor,
+    tools: Tools,
+    config: StreamConfig,
+) -> Candidate:
+    """``kept_noise``: of the survivors; the others' is drawn again from their seeds."""
+    if told["rank"] is None:
+        draws = tools.draw(told["seed"], len(config.schedule.steps), tuple(latent.shape))
+        first = noise.propagate(draws[0], parent.noise, config.noise)
+    else:
+        first = kept_noise[told["rank"]]
+    failed = told["failure"] is not None
+    return Candidate(
+        parent=parent,
+        parent_rank=told["parent"],
+        seed=told["seed"],
+        noise=first,
+        latent=latent,
+        scores=Scores(
+            told["short"],
+            told["long"],
+            0.0 if failed else told["fused"],
+            {name: math.nan if x is None else x for name, x in told["parts"].items()},
+            told["standard"] and tuple(told["standard"]),
+        ),
+        route=told["route"] and Route(told["route"]),
+        # as at decoding, so that the same candidates are decoded together
+        failure=None if torch.isfinite(latent).all() else told["failure"],
+    )
+
+
+def _counted(seen: Tallies, told: Sequence[dict[str, Any]]) -> Tallies:
+    """What was seen of each reward, with this chunk's values."""
+    values: dict[str, list[float]] = {}
+    for candidate in told:
+        for name, value in candidate["parts"].items():
+            values.setdefault(name, []).append(math.nan if value is None else value)
+    return count_in(seen, values)

@@ -1,0 +1,198 @@
+"""A run that a reel keeps: stopped anywhere it goes on bit for bit; rerolled, picked, extended."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from toys import LATENT_HW, SHAPE, search_config, search_tools
+
+from stream_t1_core.config import StreamConfig
+from stream_t1_core.cues import Cue
+from stream_t1_core.events import Event, StepDone
+from stream_t1_core.generate import Video, finish, stream
+from stream_t1_core.kept import AskedReel, kept
+from stream_t1_core.report import Report
+from stream_t1_core.takes import ReelRequest
+from stream_t1_core.tools import PromptSwitch
+
+pytestmark = pytest.mark.usefixtures("no_grad")
+
+CONFIG = search_config(latent_frames=15)
+
+
+@pytest.fixture
+def no_grad() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def rows(seed: int) -> Tensor:
+    return torch.randn(1, 4, SHAPE.text_dim, generator=torch.Generator().manual_seed(seed))
+
+
+CUES = (Cue(0, rows(2), "first", False), Cue(3, rows(9), "second", True))
+
+
+class Stop(Exception):
+    """What a test interrupts a run with."""
+
+
+def run(
+    folder: Path | None,
+    config: StreamConfig = CONFIG,
+    stop_at_step: int | None = None,
+    cues: tuple[Cue, ...] = CUES,
+    **request: object,
+) -> tuple[Video, Report, int]:
+    """Video, report, and denoiser calls made (steps of new chunks)."""
+    asked = folder and AskedReel(folder, ReelRequest(**request))
+    tools = search_tools()
+    report, flows = Report(), []
+    plain_flow = tools.model.flow
+    tools.model.flow = lambda *args: flows.append(1) or plain_flow(*args)
+    with kept(asked, config, cues, None, {}, tools.model.backbone, LATENT_HW) as going:
+        first, *later = going.cues
+        tools = replace(
+            tools,
+            text=tools.model.encode_text(first.rows),
+            switches=[PromptSwitch(c.first_chunk, c.rows, c.prompt, c.keep_sinks) for c in later],
+        )
+
+        def emit(event: Event) -> None:
+            going(event)
+            report(event)
+            if isinstance(event, StepDone) and event.done >= (stop_at_step or math.inf):
+                raise Stop
+
+        *_, state = stream(tools, going.config, LATENT_HW, emit, going.replay)
+        return finish(state, tools, going.config, emit), report, len(flows)
+
+
+def timeless(report: Report) -> list[dict]:
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in report.records]
+
+
+def seeds(report: Report) -> list[int]:
+    return report.records[-1]["seeds"]
+
+
+CALLS_PER_CHUNK = CONFIG.denoiser_calls // CONFIG.chunks
+
+
+@pytest.mark.parametrize("stops", [[3], [20], [37, 41], [60, 80, 85], [89]])
+def test_stopped_anywhere_it_goes_on_bit_for_bit(tmp_path: Path, stops: list[int]) -> None:
+    whole, told, _ = run(None)
+    for step in stops:
+        with pytest.raises(Stop):
+            run(tmp_path / "reel", stop_at_step=step)
+    video, again, flows = run(tmp_path / "reel")
+    assert torch.equal(video.latent, whole.latent) and torch.equal(video.frames, whole.frames)
+    assert timeless(again) == timeless(told)
+    done = stops[-1] // CALLS_PER_CHUNK
+    assert flows == _flows(range(done, CONFIG.chunks))
+
+
+def _flows(chunks: range) -> int:
+    """Batches sent to the model: one per parent and step."""
+    return sum((1 if chunk == 0 else 2) * 4 for chunk in chunks)
+
+
+def test_a_finished_reel_gives_its_video_without_denoising(tmp_path: Path) -> None:
+    first, told, _ = run(tmp_path / "reel")
+    video, again, flows = run(tmp_path / "reel", replace(CONFIG, seed=7))
+    assert flows == 0
+    assert torch.equal(video.frames, first.frames) and timeless(again) == timeless(told)
+
+
+def test_a_longer_video_begins_with_the_one_that_was_seen(tmp_path: Path) -> None:
+    first, _, _ = run(tmp_path / "reel")
+    video, report, flows = run(tmp_path / "reel", replace(CONFIG, latent_frames=21))
+    assert video.latent.shape[2] == 21
+    assert torch.equal(video.latent[:, :, :15], first.latent)
+    assert torch.equal(video.frames[: len(first.frames)], first.frames)
+    assert flows == 4 + 8  # one beam goes on, the winner's; then two
+    again, _, none = run(tmp_path / "reel", replace(CONFIG, latent_frames=21))
+    assert none == 0 and torch.equal(again.latent, video.latent)
+
+
+def test_a_longer_video_may_have_another_prompt(tmp_path: Path) -> None:
+    run(tmp_path / "reel")
+    other = (Cue(0, rows(5), "third", False),)
+    longer = replace(CONFIG, latent_frames=18)
+    video, report, _ = run(tmp_path / "reel", longer, cues=other)
+    prompts = [record["prompt"] for record in report.records if record["event"] == "chunk_done"]
+    assert prompts == [None, None, None, "second", None, "third"]
+    again, _, flows = run(tmp_path / "reel", longer, cues=other)
+    assert flows == 0 and torch.equal(again.latent, video.latent)
+
+
+def test_reroll_keeps_what_was_seen_before_and_changes_the_rest(tmp_path: Path) -> None:
+    first, told, _ = run(tmp_path / "reel")
+    video, report, flows = run(tmp_path / "reel", action="reroll", chunk=2)
+    assert torch.equal(video.latent[:, :, :6], first.latent[:, :, :6])
+    assert not torch.equal(video.latent[:, :, 6:9], first.latent[:, :, 6:9])
+    assert seeds(report)[:2] == seeds(told)[:2] and flows == 4 + 8 + 8
+    third, _, _ = run(tmp_path / "reel", action="reroll", chunk=2)
+    assert not torch.equal(third.latent, video.latent)
+    back, _, flows = run(tmp_path / "reel", take=1)
+    assert flows == 0 and torch.equal(back.latent, first.latent)
+    newest, _, flows = run(tmp_path / "reel")
+    assert flows == 0 and torch.equal(newest.latent, third.latent)
+
+
+def test_a_stopped_reroll_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    run(tmp_path / "a")
+    run(tmp_path / "b")
+    whole, _, _ = run(tmp_path / "a", action="reroll", chunk=1)
+    with pytest.raises(Stop):
+        run(tmp_path / "b", action="reroll", chunk=1, stop_at_step=61)
+    video, _, flows = run(tmp_path / "b")
+    assert torch.equal(video.latent, whole.latent) and torch.equal(video.frames, whole.frames)
+    assert flows == 16
+
+
+def test_pick_replaces_the_winner_without_denoising_it(tmp_path: Path) -> None:
+    first, told, _ = run(tmp_path / "reel")
+    tried = [r for r in told.records if r["event"] == "chunk_done"][2]["candidates"]
+    for candidate, about in enumerate(tried):
+        video, report, flows = run(
+            tmp_path / "reel", action="pick", chunk=2, candidate=candidate, take=1
+        )
+        made = [r for r in report.records if r["event"] == "chunk_done"][2]
+        assert made["chosen"] == "artist"
+        assert [c["kept"] for c in made["candidates"]] == [i == candidate for i in range(4)]
+        assert seeds(report)[2] == about["seed"] and flows == 4 + 8
+        again, _, none = run(tmp_path / "reel")
+        assert none == 0 and torch.equal(again.frames, video.frames)
+
+
+def test_locked_chunks_stay(tmp_path: Path) -> None:
+    first, _, _ = run(tmp_path / "reel")
+    longer = replace(CONFIG, latent_frames=18)
+    with pytest.raises(ValueError, match="locked"):
+        run(tmp_path / "reel", longer, action="reroll", chunk=1, lock=3)
+    video, _, _ = run(tmp_path / "reel", longer, action="reroll", chunk=4, lock=3)
+    assert torch.equal(video.latent[:, :, :12], first.latent[:, :, :12])
+    again, _, flows = run(tmp_path / "reel", longer)
+    assert flows == 0 and torch.equal(again.latent, video.latent)
+
+
+def test_the_seed_of_the_reel_wins(tmp_path: Path) -> None:
+    whole, _, _ = run(None)
+    with pytest.raises(Stop):
+        run(tmp_path / "reel", stop_at_step=40)
+    video, report, _ = run(tmp_path / "reel", replace(CONFIG, seed=1234))
+    assert torch.equal(video.latent, whole.latent)
+    assert report.records[0]["settings"]["seed"] == CONFIG.seed
+
+
+def test_chunks_told_again_are_the_ones_that_were_told(tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        run(tmp_path / "reel", stop_at_step=40)
+    _, report, _ = run(tmp_path / "reel")
+    done = [record for record in report.records if record["event"] == "chunk_done"]
+    assert [record["chunk"] for record in done] == list(range(CONFIG.chunks))
