@@ -1,29 +1,50 @@
 """Chunk Beam Sampler: reads the sockets, runs the core's stream, wraps what comes out."""
 
-import logging
+from dataclasses import replace
 
-import torch
-from comfy.latent_formats import LatentFormat
-from comfy.model_management import InterruptProcessingException, load_models_gpu
+from comfy.model_management import InterruptProcessingException
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from comfy_api.latest import io
+from comfy_execution.graph import ExecutionBlocker
 from torch import Tensor
 
-from ..stream_t1_core.config import FIXED_SINK, Memory, NoisePropagation, Schedule, StreamConfig
-from ..stream_t1_core.events import Event, StepDone
-from ..stream_t1_core.generate import Tools, Video, finish, stream
+from ..stream_t1_core.commit import Start
+from ..stream_t1_core.config import (
+    FIXED_SINK,
+    POSITIONS,
+    Memory,
+    NoisePropagation,
+    Schedule,
+    StreamConfig,
+)
+from ..stream_t1_core.footprint import DOWNSCALE
+from ..stream_t1_core.kept import AskedReel, kept
+from ..stream_t1_core.kv import KVPlace
 from ..stream_t1_core.report import Report
 from ..stream_t1_core.scoring import Critic
-from ..stream_t1_core.state import StreamState
-from .host.live import LiveRun, runs
-from .host.model import causal_model, load, prompt_rows
-from .host.progress import ProgressEvents
-from .host.rescue import save_partial
+from ..stream_t1_core.tools import PromptSwitch, Tools
+from .host.director import Directing, LiveDirector
+from .host.live import runs
+from .host.model import AUTO, backbone_of, causal_model, load, trained_frames
+from .host.prompts import cues
+from .host.sampling import sample
+from .host.start import Start as AskedStart
+from .host.start import prepare
 from .host.vae import HostDecoder, empty_latent_size
-from .sockets import MemorySocket, NoiseSocket, Pruner, PrunerSocket, advanced
-
-log = logging.getLogger(__name__)
+from .host.video_file import VideoFile, new_path, workflow_metadata
+from .sockets import (
+    DirectorSocket,
+    MemorySocket,
+    NoiseSocket,
+    Pruner,
+    PrunerSocket,
+    ReelSocket,
+    StartSocket,
+    Writer,
+    WriterSocket,
+    advanced,
+)
 
 MAX_SEED = 2**53 - 1  # larger ones are mangled by JavaScript
 
@@ -87,6 +108,30 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                     tooltip="Memory Sink: what the model may remember. Not plugged in: LongLive's "
                     "window of 12 latent frames with a fixed sink of 3.",
                 ),
+                StartSocket.Input(
+                    "start",
+                    optional=True,
+                    tooltip="Start From: the video begins with this picture or clip and goes on "
+                    "from it; its frames count towards the length. Not plugged in: from noise.",
+                ),
+                ReelSocket.Input(
+                    "reel",
+                    optional=True,
+                    tooltip="Reel: keep the run on disk, go on with it, do a chunk again. Not "
+                    "plugged in: nothing is kept but the outputs.",
+                ),
+                DirectorSocket.Input(
+                    "director",
+                    optional=True,
+                    tooltip="Director: choose the candidates that go on by hand, in this node's "
+                    "panel. Not plugged in: the rewards choose.",
+                ),
+                WriterSocket.Input(
+                    "writer",
+                    optional=True,
+                    tooltip="Stream Video Writer: write the video to a file while it is made. Not "
+                    "plugged in: frames come out at the end only.",
+                ),
                 advanced(
                     io.Int.Input(
                         "steps",
@@ -125,8 +170,30 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                         "continuously.",
                     )
                 ),
+                advanced(
+                    io.Combo.Input(
+                        "positions",
+                        options=[*POSITIONS],
+                        default=POSITIONS[0],
+                        optional=True,
+                        tooltip="Where rotary embeddings place a chunk. absolute: at its own time, "
+                        "as released; relative: next to what it remembers, for any length; auto: "
+                        "absolute as far as the model was trained (LongLive: 60 s), then relative.",
+                    )
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "kv_place",
+                        options=[AUTO, *(place.value for place in KVPlace)],
+                        default=AUTO,
+                        optional=True,
+                        tooltip="Where keys and values are kept: with the model (quickest), in "
+                        "page-locked CPU memory, or in CPU memory. Same video each way. auto: with "
+                        "the model if all fits, otherwise pinned.",
+                    )
+                ),
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             outputs=[
                 io.Latent.Output("best_latent", display_name="latent"),
                 io.Image.Output("frames", display_name="images"),
@@ -146,13 +213,24 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
         shift: float,
         frames_per_chunk: int,
         isolated: bool,
+        positions: str = "auto",
+        kv_place: str = AUTO,
         noise: NoisePropagation | None = None,
         pruner: Pruner | None = None,
         memory: Memory | None = None,
+        start: AskedStart | None = None,
+        reel: AskedReel | None = None,
+        director: Directing | None = None,
+        writer: Writer | None = None,
     ) -> io.NodeOutput:
         latent_frames, *latent_hw = empty_latent_size(latent)
+        latent_hw = tuple(latent_hw)
+        backbone = backbone_of(model)
+        latent_format = model.model.latent_format
+        given = Start(*prepare(start, vae, latent_format, latent_hw)) if start else None
         config = StreamConfig(
             latent_frames=latent_frames,
+            given_frames=given.latent.shape[1] if given else 0,
             frames_per_chunk=frames_per_chunk,
             seed=seed,
             schedule=Schedule.evenly(steps, shift),
@@ -160,9 +238,11 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
             search=pruner.search if pruner else None,
             memory=memory or FIXED_SINK,
             isolated=isolated,
+            positions=positions,
+            trained_frames=trained_frames(model),
+            whole=writer is None or writer.keep_images,
         )
-        causal = causal_model(model)
-        rows = prompt_rows(positive, causal.backbone)
+        prompts = cues(positive, backbone, config)
         critic = Critic(
             HostDecoder(vae),
             pruner.short_reward if pruner else None,
@@ -170,16 +250,37 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
             pruner.prompt if pruner else "",
             fatal=(InterruptProcessingException,),
         )
-        load(model, vae, config, tuple(latent_hw), list(pruner.hosted()) if pruner else [])
-        tools = Tools(causal, causal.encode_text(rows), critic)
-        report = Report()
-        live = runs.start(*_place(cls.hidden), report)
-        video = _run(tools, config, tuple(latent_hw), model, report, live)
-        samples = model.model.latent_format.process_out(video.latent)
-        return io.NodeOutput({"samples": samples}, video.frames, str(report))
+        weights = pruner.weights() if pruner else {}
+        place = load(model, vae, config, latent_hw, [*pruner.hosted()] if pruner else [], kv_place)
+        causal = causal_model(model, place)
+        with kept(reel, config, prompts, given, weights, backbone, latent_hw) as run:
+            report = Report()
+            live = runs.start(*_workflow_place(cls.hidden), report)
+            live.reel = run.reel
+            tools = Tools(
+                causal,
+                causal.encode_text(run.cues[0].rows),
+                replace(critic, prompt=run.cues[0].prompt or critic.prompt),
+                switches=[
+                    PromptSwitch(
+                        cue.first_chunk, cue.rows, cue.prompt or critic.prompt, cue.keep_sinks
+                    )
+                    for cue in run.cues[1:]
+                ],
+                start=given,
+                director=director and LiveDirector(director, live),
+            )
+            file = writer and _video_file(writer, config, latent_hw, cls.hidden)
+            video = sample(tools, run, latent_hw, model, report, live, file)
+        shown = file and file.ui()
+        if video.latent is None:
+            off = ExecutionBlocker(None)
+            return io.NodeOutput(off, off, str(report), ui=shown)
+        samples = latent_format.process_out(video.latent)
+        return io.NodeOutput({"samples": samples}, video.frames, str(report), ui=shown)
 
 
-def _place(hidden: io.HiddenHolder | None) -> tuple[str, str | None]:
+def _workflow_place(hidden: io.HiddenHolder | None) -> tuple[str, str | None]:
     """The node's id, and the id of the workflow that it is in, if a browser queued it."""
     if hidden is None:  # not called by the host's executor
         return "", None
@@ -189,49 +290,14 @@ def _place(hidden: io.HiddenHolder | None) -> tuple[str, str | None]:
     return str(hidden.unique_id), name if isinstance(name, str) else None
 
 
-def _run(
-    tools: Tools,
+def _video_file(
+    writer: Writer,
     config: StreamConfig,
     latent_hw: tuple[int, int],
-    model: ModelPatcher,
-    report: Report,
-    live: LiveRun,
-) -> Video:
-    """The stream to its end; what was finished is saved if it does not get there."""
-    progress = ProgressEvents(config.denoiser_calls)
-
-    def emit(event: Event) -> None:
-        report(event)
-        live(event)
-        progress(event)
-        if isinstance(event, StepDone):  # a reward may have taken the model's place
-            load_models_gpu([model])
-
-    state = StreamState()
-    try:
-        for done in stream(tools, config, latent_hw, emit):
-            state = done
-        return finish(state, tools, config, emit)
-    except BaseException as error:  # on newer hosts the interrupt is not an Exception
-        cancelled = isinstance(error, InterruptProcessingException)
-        report.stop("cancelled" if cancelled else f"{type(error).__name__}: {error}")
-        live.tell()
-        _rescue(state, report, model.model.latent_format)
-        raise
-
-
-def _rescue(state: StreamState, report: Report, latent_format: LatentFormat) -> None:
-    """Save the best beam's finished chunks, if there are any."""
-    if state.chunk == 0:
-        return
-    path = state.beams[0].chunk.path()
-    latent = torch.cat([chunk.latent for chunk in path], dim=1)[None]  # (1, C, F, h, w)
-    try:
-        saved = save_partial(latent_format.process_out(latent), str(report))
-    except OSError as error:  # must not hide why the run stopped
-        log.error("Stream-T1: stopped; its %d chunks could not be saved: %s", state.chunk, error)
-        return
-    log.warning("Stream-T1: stopped after %d chunks; they are saved in %s", state.chunk, saved)
+    hidden: io.HiddenHolder | None,
+) -> VideoFile:
+    path = new_path(writer.filename_prefix, *(DOWNSCALE * size for size in latent_hw))
+    return VideoFile(path, config.fps, writer.crf, workflow_metadata(hidden))
 
 
 NODES = [StreamT1ChunkBeamSampler]

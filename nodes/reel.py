@@ -2,8 +2,9 @@
 
 from comfy_api.latest import io
 
+from ..stream_t1_core.kept import AskedReel
 from ..stream_t1_core.takes import ACTIONS, UNLOCK, ReelRequest
-from .host.reels import AskedReel, folder_of, state_of
+from .host.reels import folder_of, state_of
 from .sockets import ReelSocket
 
 MOST = 1_000_000

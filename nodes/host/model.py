@@ -14,13 +14,23 @@ from comfy.sd import VAE
 from torch import Tensor, nn
 
 from ...stream_t1_core.causal_wan import CausalWan
-from ...stream_t1_core.config import StreamConfig
+from ...stream_t1_core.config import TRAINED_FRAMES, StreamConfig
+from ...stream_t1_core.footprint import decoder_state_bytes
+from ...stream_t1_core.kv import KVPlace
+from ...stream_t1_core.wan_vae import WanVAEConfig
 from .rewards import HostedReward
 
 log = logging.getLogger(__name__)
 
 PATCH_SIZE = (1, 2, 2)
 CHANNELS = 16
+AUTO = "auto"
+TRAINED = "stream_t1_trained_frames"  # in a MODEL's options
+WHERE = {
+    KVPlace.DEVICE: "with the model",
+    KVPlace.PINNED: "in page-locked CPU memory, fetched layer by layer",
+    KVPlace.CPU: "in CPU memory, fetched layer by layer",
+}
 
 
 def backbone_of(model: ModelPatcher) -> nn.Module:
@@ -49,7 +59,7 @@ def backbone_of(model: ModelPatcher) -> nn.Module:
     return backbone
 
 
-def causal_model(model: ModelPatcher) -> CausalWan:
+def causal_model(model: ModelPatcher, kv_place: KVPlace = KVPlace.DEVICE) -> CausalWan:
     """The core's view of a MODEL. It computes nothing yet: ``load`` the weights before use."""
     backbone = backbone_of(model)
     options = model.model_options.get("transformer_options", {})
@@ -71,7 +81,13 @@ def causal_model(model: ModelPatcher) -> CausalWan:
         device=model.load_device,
         attention=attention,
         cast=comfy.model_management.cast_to,
+        kv_place=kv_place,
     )
+
+
+def trained_frames(model: ModelPatcher) -> int:
+    """Latent frames of the longest videos that the model was trained on, if its loader says so."""
+    return model.model_options.get(TRAINED, TRAINED_FRAMES)
 
 
 def load(
@@ -80,50 +96,49 @@ def load(
     config: StreamConfig,
     latent_hw: tuple[int, int],
     rewards: Sequence[HostedReward],
-) -> None:
-    """Have the host load model and decoder together, with room for the context.
+    kv_place: str,
+) -> KVPlace:
+    """Have the host load model and decoder together, with room for the context; where that goes.
 
-    Rewards are loaded when they are asked; where all do not fit together, the host swaps them.
+    Says beforehand what the run needs. Rewards are loaded when they are asked; where all do not fit
+    together, the host swaps them.
     """
     height, width = latent_hw
-    backbone = backbone_of(model)
-    tokens = _context_frames(config) * (height // PATCH_SIZE[1]) * (width // PATCH_SIZE[2])
-    kv_bytes = 2 * tokens * backbone.dim * len(backbone.blocks) * _compute_dtype(model).itemsize
+    backbone, dtype = backbone_of(model), _compute_dtype(model)
+    past, own = _context_frames(config)
+    tokens = (height // PATCH_SIZE[1]) * (width // PATCH_SIZE[2])  # of a latent frame
+    layer_bytes = 2 * tokens * backbone.dim * dtype.itemsize  # of a latent frame, keys and values
+    kv_bytes = (2 * past + own) * layer_bytes * len(backbone.blocks)
+    vae_config = WanVAEConfig.from_state_dict(vae.first_stage_model.state_dict())
+    states = 0 if config.isolated else config.plan.beam_width + config.plan.candidates
+    state_bytes = states * decoder_state_bytes(vae_config, latent_hw, vae.vae_dtype.itemsize)
     decode_bytes = vae.memory_used_decode((1, CHANNELS, 1, height, width), vae.vae_dtype)
     sizes = {"model": model.model_size(), "VAE": vae.patcher.model_size()}
-    sizes |= {"keys and values": kv_bytes, "decoding": decode_bytes}
+    sizes |= {"keys and values": kv_bytes, "decoder's memory": state_bytes}
+    sizes |= {"decoding": decode_bytes}
     sizes |= {f"reward {reward.name}": reward.patcher.model_size() for reward in rewards}
+    place = _kv_place(kv_place, sum(sizes.values()), model.load_device)
+    near_bytes = kv_bytes if place is KVPlace.DEVICE else past * layer_bytes
     listed = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in sizes.items())
-    log.info("Stream-T1 needs about %.2f GiB: %s", sum(sizes.values()) / 2**30, listed)
-    comfy.model_management.load_models_gpu(
-        [model, vae.patcher], memory_required=kv_bytes + decode_bytes
+    log.info(
+        "Stream-T1 needs about %.2f GiB: %s. Keys and values: %s",
+        sum(sizes.values()) / 2**30,
+        listed,
+        WHERE[place],
     )
+    comfy.model_management.load_models_gpu(
+        [model, vae.patcher], memory_required=near_bytes + state_bytes + decode_bytes
+    )
+    return place
 
 
-def prompt_rows(positive: list, backbone: nn.Module) -> Tensor:
-    """CONDITIONING -> text rows [1, L, text_dim]; its first entry, as LongLive has one prompt."""
-    if not positive:
-        raise ValueError("positive: the CONDITIONING is empty; connect CLIP Text Encode")
-    if len(positive) > 1:
-        log.warning(
-            "Stream-T1: positive has %d conditionings, the first is used; write one prompt instead",
-            len(positive),
-        )
-    rows = positive[0][0]
-    width = backbone.text_embedding[0].in_features
-    if rows.ndim != 3 or rows.shape[0] != 1 or rows.shape[2] != width:
-        raise ValueError(
-            f"positive: conditioning of shape {list(rows.shape)}, but this model reads [1, rows, "
-            f"{width}]. Wan models need the UMT5-XXL text encoder (Load CLIP, type 'wan'); Tiny "
-            "Model brings its own CLIP"
-        )
-    if rows.shape[1] > backbone.text_len:
-        log.warning(
-            "Stream-T1: the prompt has %d tokens, the model sees the first %d",
-            rows.shape[1],
-            backbone.text_len,
-        )
-    return rows
+def _kv_place(asked: str, needed: int, device: torch.device) -> KVPlace:
+    if asked != AUTO:
+        return KVPlace(asked)
+    total = comfy.model_management.get_total_memory(device)
+    if comfy.model_management.is_device_cpu(device) or needed <= total:
+        return KVPlace.DEVICE
+    return KVPlace.PINNED if device.type == "cuda" else KVPlace.CPU
 
 
 def _compute_dtype(model: ModelPatcher) -> torch.dtype:
@@ -131,15 +146,14 @@ def _compute_dtype(model: ModelPatcher) -> torch.dtype:
     return model.model.manual_cast_dtype or model.model.get_dtype()
 
 
-def _context_frames(config: StreamConfig) -> int:
-    """Latent frames of K/V usually alive at once: the past, laid out again, the candidates' own.
+def _context_frames(config: StreamConfig) -> tuple[int, int]:
+    """Latent frames of K/V usually alive: a past (kept and laid out: two of them), all own ones.
 
     Beams share most of their past; the bound where they share none is in the core's footprint.py.
     """
     memory = config.memory
     appended = memory.max_sink_frames - memory.sink_frames if memory.routing else 0
-    past = memory.window_frames + appended
-    return 2 * past + config.plan.candidates * config.frames_per_chunk
+    return memory.window_frames + appended, config.plan.candidates * config.frames_per_chunk
 
 
 def _warn_of_what_is_ignored(model: ModelPatcher, options: dict[str, Any]) -> None:

@@ -2,25 +2,14 @@
 
 import hashlib
 import unicodedata
-from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
-
-from ...stream_t1_core.takes import ReelRequest
 
 PLACE = ("stream_t1", "reels")  # below the output folder
 MOST_BYTES = 100  # of a name
 PUNCTUATION = " ._-"
 DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{p}{n}" for p in ("COM", "LPT") for n in range(10))}
-
-
-@dataclass(frozen=True)
-class AskedReel:
-    """What a Reel node hands to the sampler."""
-
-    folder: Path
-    request: ReelRequest
 
 
 def folder_of(name: str) -> Path:

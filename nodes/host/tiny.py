@@ -11,12 +11,16 @@ from comfy.sd import CLIP, VAE
 from torch import Tensor
 
 from ...stream_t1_core.tiny import TEXT_FILE, TRANSFORMER_FILE, VAE_FILE
+from .model import TRAINED
 
 FOLDER = Path(__file__).parents[2] / "tiny_model"
+CLIP_FRAMES = 21  # latent frames of the clips that it was trained on
 
 
 def load_model() -> ModelPatcher:
-    return comfy.sd.load_diffusion_model(str(_file(TRANSFORMER_FILE)))
+    model = comfy.sd.load_diffusion_model(str(_file(TRANSFORMER_FILE)))
+    model.model_options[TRAINED] = CLIP_FRAMES
+    return model
 
 
 def load_vae() -> VAE:

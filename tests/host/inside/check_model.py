@@ -91,17 +91,6 @@ def check_additions_that_cannot_act_are_named(pack: Pack, caplog: pytest.LogCapt
     assert "no effect: model_sampling" in caplog.text
 
 
-def check_long_prompts_and_several_conditionings_are_told(
-    pack: Pack, caplog: pytest.LogCaptureFixture
-) -> None:
-    backbone = host_model().model.diffusion_model
-    entry = [torch.zeros(1, 600, tiny_wan.TEXT), {}]
-    rows = pack.module("nodes.host.model").prompt_rows([entry, entry], backbone)
-    assert rows.shape == (1, 600, tiny_wan.TEXT)
-    assert "600 tokens, the model sees the first 512" in caplog.text
-    assert "2 conditionings, the first is used" in caplog.text
-
-
 @pytest.mark.parametrize("what", ["i2v", "in-painting"])
 def check_other_wan_models_are_refused(pack: Pack, what: str) -> None:
     weights = tiny_wan.weights()
@@ -122,11 +111,3 @@ def check_another_architecture_is_refused(pack: Pack) -> None:
     model.model.diffusion_model = unet
     with pytest.raises(ValueError, match="this MODEL is a UNetModel, not a Wan .*LongLive Loader"):
         pack.module("nodes.host.model").backbone_of(model)
-
-
-def check_another_text_encoder_is_refused(pack: Pack) -> None:
-    backbone = host_model().model.diffusion_model
-    with pytest.raises(ValueError, match=r"positive: .*\[1, 77, 768\].*4096.*UMT5-XXL"):
-        pack.module("nodes.host.model").prompt_rows([[torch.zeros(1, 77, 768), {}]], backbone)
-    with pytest.raises(ValueError, match="positive: the CONDITIONING is empty; connect CLIP Text"):
-        pack.module("nodes.host.model").prompt_rows([], backbone)
