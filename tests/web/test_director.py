@@ -42,6 +42,7 @@ LISTEN = """() => { window.posted = []; const { queuePrompt } = app.api;
 def plug_in(page: Page, type_: str, name: str, /, **values: object) -> None:
     page.evaluate(PLUG_IN, [type_, name, SAMPLER, values])
     page.evaluate(IN_SIGHT, SAMPLER)
+    page.evaluate("() => { app.canvas.ds.scale = 0.7; }")  # the buttons below the tree, too
 
 
 def wait_for_question(page: Page, chunk: int) -> str:
