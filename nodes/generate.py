@@ -9,7 +9,6 @@ from comfy_api.latest import io
 from comfy_execution.graph import ExecutionBlocker
 from torch import Tensor
 
-from ..stream_t1_core.commit import Start
 from ..stream_t1_core.config import (
     FIXED_SINK,
     POSITIONS,
@@ -29,8 +28,7 @@ from .host.live import runs
 from .host.model import AUTO, backbone_of, causal_model, load, trained_frames
 from .host.prompts import cues
 from .host.sampling import sample
-from .host.start import Start as AskedStart
-from .host.start import prepare
+from .host.start import AskedStart, prepare
 from .host.vae import HostDecoder, empty_latent_size
 from .host.video_file import VideoFile, new_path, workflow_metadata
 from .sockets import (
@@ -227,7 +225,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
         latent_hw = tuple(latent_hw)
         backbone = backbone_of(model)
         latent_format = model.model.latent_format
-        given = Start(*prepare(start, vae, latent_format, latent_hw)) if start else None
+        given = prepare(start, vae, latent_format, latent_hw) if start else None
         config = StreamConfig(
             latent_frames=latent_frames,
             given_frames=given.latent.shape[1] if given else 0,
@@ -253,7 +251,8 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
         weights = pruner.weights() if pruner else {}
         place = load(model, vae, config, latent_hw, [*pruner.hosted()] if pruner else [], kv_place)
         causal = causal_model(model, place)
-        with kept(reel, config, prompts, given, weights, backbone, latent_hw) as run:
+        asked = (reel, config, prompts, given, weights, backbone, latent_hw, model.load_device)
+        with kept(*asked) as run:
             report = Report()
             live = runs.start(*_workflow_place(cls.hidden), report)
             live.reel = run.reel

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..stream_t1_core.kept import AskedReel
 from ..stream_t1_core.takes import ACTIONS, UNLOCK, ReelRequest
 from .host.reels import folder_of, state_of
-from .sockets import ReelSocket
+from .sockets import ReelSocket, advanced
 
 MOST = 1_000_000
 
@@ -67,12 +67,22 @@ class StreamT1Reel(io.ComfyNode):
                     tooltip="Which take to go on with or to branch from. 0: the newest. Older "
                     "takes stay in the reel.",
                 ),
+                advanced(
+                    io.Boolean.Input(
+                        "snapshot",
+                        default=False,
+                        tooltip="Also keep the model's memory after each chunk (up to gigabytes, "
+                        "one chunk at a time), so that a long video goes on at once. For runs "
+                        "with a Stream Video Writer whose keep_images is off; a new file then "
+                        "begins where the run goes on.",
+                    )
+                ),
             ],
             outputs=[ReelSocket.Output("reel", display_name="reel")],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name: str | None, action: str, **others: int) -> str | float:
+    def fingerprint_inputs(cls, name: str | None, action: str, **others: int | bool) -> str | float:
         """A new take each time it is queued; to continue, whenever the reel on disk is another."""
         if action != "continue" or name is None:
             return float("nan")
@@ -80,10 +90,17 @@ class StreamT1Reel(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, name: str, action: str, chunk: int, candidate: int, lock: int, take: int
+        cls,
+        name: str,
+        action: str,
+        chunk: int,
+        candidate: int,
+        lock: int,
+        take: int,
+        snapshot: bool,
     ) -> io.NodeOutput:
         request = ReelRequest(action, chunk - 1, candidate - 1, lock, take or None)
-        return io.NodeOutput(AskedReel(folder_of(name), request))
+        return io.NodeOutput(AskedReel(folder_of(name), request, snapshot))
 
 
 NODES = [StreamT1Reel]

@@ -34,7 +34,7 @@ from .events import (
 )
 from .kv import KVPlace, Past, Route, live_bytes
 from .recache import recache
-from .replay import Replay, replay_chunk
+from .replay import Replay, replay_chunk, tell_chunk
 from .rewards.mix import prompt_readers
 from .settle import hand_out, settle
 from .state import Candidate, StreamState
@@ -80,13 +80,19 @@ def stream(
     check(tools, config, latent_hw)
     prompt = tools.critic.prompt
     emit(RunStarted(asdict(config), prompt, config.chunks, config.denoiser_calls))
-    state = begin(tools.start, tools.model, tools.text, config, tools.critic.decoder)
+    state = replay.state and replay.state.with_kv(tools.model.store)
+    if state is None:
+        state = begin(tools.start, tools.model, tools.text, config, tools.critic.decoder)
     switches = {switch.chunk: switch for switch in tools.switches}
     for chunk in range(config.chunks):
         tools = replace(tools, new_prompt=None)
         if chunk in switches:
             tools = tools.under(switches[chunk])
-            state = under_new_prompt(state, switches[chunk], tools, config, emit)
+            if chunk == state.chunk:
+                state = under_new_prompt(state, switches[chunk], tools, config, emit)
+        if chunk < state.chunk:
+            tell_chunk(replay.chunks[chunk], emit)
+            continue
         after = None
         try:
             after = run_chunk(state, tools, config, latent_hw, emit, replay)

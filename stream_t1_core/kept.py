@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from . import snapshot
 from .commit import Start
 from .config import StreamConfig
 from .cues import Cue
@@ -19,6 +21,7 @@ from .events import Event, RunDone
 from .recording import Recorder
 from .reel import Reel, StoredChunk, Take
 from .replay import Replay
+from .state import StreamState
 from .takes import Opening, ReelRequest, start_take
 from .whole_files import digest
 
@@ -27,10 +30,15 @@ NOT_SETTINGS = ("seed", "latent_frames", "whole")  # what may differ from run to
 
 @dataclass(frozen=True)
 class AskedReel:
-    """The folder of a reel, and what to do with it."""
+    """The folder of a reel, and what to do with it.
+
+    ``snapshot``: keep the stream's state after each chunk too, so that to go on nothing has to be
+    made again; for runs that do not keep the whole video, whose state does not grow.
+    """
 
     folder: Path
     request: ReelRequest = field(default_factory=ReelRequest)
+    snapshot: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +52,12 @@ class Kept:
     cues: Sequence[Cue]
     replay: Replay = field(default_factory=Replay)
     record: Recorder | None = None
+    snapshot: bool = False
+
+    def keep(self, state: StreamState) -> None:
+        """To be called with the state after every chunk."""
+        if self.snapshot and state.chunk > len(self.replay.chunks):
+            self.record.reel.write_snapshot(self.record.take, state.chunk, *snapshot.save(state))
 
     def __call__(self, event: Event) -> None:
         if self.record is None:
@@ -73,11 +87,17 @@ def kept(
     rewards: Mapping[str, float],
     backbone: nn.Module,
     latent_hw: tuple[int, int],
+    device: torch.device | str = "cpu",
 ) -> Iterator[Kept]:
     """The run that ``asked`` asks for; its reel is held until the end."""
     if asked is None:
         yield Kept(config, cues)
         return
+    if asked.snapshot and config.whole:
+        raise ValueError(
+            "Reel: 'snapshot' keeps the state of runs whose memory does not grow with the video; "
+            "plug a Stream Video Writer into the sampler with 'keep_images' off, or turn it off"
+        )
     reel = Reel.open(asked.folder, _geometry(config, start, backbone, latent_hw))
     with reel.writing():
         shas = [reel.save_prompt(cue.rows, cue.prompt) for cue in cues]
@@ -94,7 +114,21 @@ def kept(
 
         picked = opening.picked[1] if opening.picked else None
         record = Recorder(reel, opening.take, opening.replay, prompt)
-        yield Kept(config, cues, Replay(stored, opening.keep, picked, opening.reseed), record)
+        replay = Replay(stored, opening.keep, picked, opening.reseed)
+        if asked.snapshot and picked is None:
+            replay = replace(replay, state=_state(reel, opening, device))
+        yield Kept(config, cues, replay, record, asked.snapshot)
+
+
+def _state(reel: Reel, opening: Opening, device: torch.device | str) -> StreamState | None:
+    """The stream's state where the run goes on, if it was kept."""
+    found = reel.load_snapshot(opening.take, opening.replay)
+    if found is None:
+        return None
+    state = snapshot.load(*found, device)
+    ranks = opening.keep.get(opening.replay - 1)
+    beams = [beam for beam in state.beams if ranks is None or beam.rank in ranks]
+    return replace(state, beams=tuple(beams), reseed=opening.reseed)
 
 
 class _Stored(Sequence[StoredChunk]):

@@ -29,12 +29,20 @@ class Replay:
 
     ``keep``: after these chunks only survivors of these ranks. ``picked``: of the last chunk this
     candidate alone goes on, whatever its score. ``reseed``: see ``StreamState``, for what follows.
+    ``state``: what the stream was after them, where that was kept; then they are only told.
     """
 
     chunks: Sequence[StoredChunk] = field(default=(), repr=False)
     keep: Mapping[int, Sequence[int]] = field(default_factory=dict)
     picked: int | None = None
     reseed: bool = False
+    state: StreamState | None = field(default=None, repr=False)
+
+
+def tell_chunk(stored: StoredChunk, emit: Emit) -> None:
+    """Send a chunk's event as it was, without pictures."""
+    reports = tuple(map(_report, stored.record["candidates"]))
+    emit(_done(stored, reports, tuple(stored.record["sinks"]), stored.record["chosen"]))
 
 
 def replay_chunk(
@@ -64,15 +72,23 @@ def replay_chunk(
     ranked = sorted((r.rank, i) for i, r in enumerate(reports) if r.rank is not None)
     survivors = [candidates[i] for _, i in ranked]
     beams = commit(survivors, index, tools.model, tools.text, config, before_call)
-    told = {key: stored.record[key] for key in ("seconds", "kv_bytes", "left_out", "prompt")}
     chosen = stored.record["chosen"] if picked is None else "artist"
-    sinks = tuple(len(beam.sinks) for beam in beams)
-    emit(ChunkDone(index, tuple(reports), sinks, chosen=chosen, **told))
+    emit(_done(stored, tuple(reports), tuple(len(beam.sinks) for beam in beams), chosen))
     if index in replay.keep:
         beams = tuple(beam for beam in beams if beam.rank in replay.keep[index])
     seen = _counted(state.seen, stored.record["candidates"])
     reseed = last and replay.reseed
     return replace(state, chunk=index + 1, beams=beams, seen=seen, reseed=reseed)
+
+
+def _done(
+    stored: StoredChunk,
+    reports: tuple[CandidateReport, ...],
+    sinks: tuple[int, ...],
+    chosen: str | None,
+) -> ChunkDone:
+    told = {key: stored.record[key] for key in ("seconds", "kv_bytes", "left_out", "prompt")}
+    return ChunkDone(stored.record["chunk"], reports, sinks, chosen=chosen, **told)
 
 
 def _report(told: dict[str, Any]) -> CandidateReport:

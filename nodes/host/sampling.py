@@ -50,6 +50,7 @@ def sample(
         try:
             for done in stream(tools, config, latent_hw, emit, run.replay):
                 state = done
+                run.keep(state)
             return finish(state, tools, config, emit)
         except BaseException as error:  # on newer hosts the interrupt is not an Exception
             cancelled = isinstance(error, InterruptProcessingException)

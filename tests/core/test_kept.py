@@ -1,7 +1,8 @@
 """A run that a reel keeps: stopped anywhere it goes on bit for bit; rerolled, picked, extended."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from toys import LATENT_HW, SHAPE, search_config, search_tools
 
 from stream_t1_core.config import StreamConfig
 from stream_t1_core.cues import Cue
-from stream_t1_core.events import Event, StepDone
+from stream_t1_core.events import Event, FramesSettled, StepDone
 from stream_t1_core.generate import Video, finish, stream
 from stream_t1_core.kept import AskedReel, kept
 from stream_t1_core.report import Report
 from stream_t1_core.takes import ReelRequest
-from stream_t1_core.tools import PromptSwitch
+from stream_t1_core.tools import PromptSwitch, Tools
 
 pytestmark = pytest.mark.usefixtures("no_grad")
 
@@ -55,12 +56,7 @@ def run(
     plain_flow = tools.model.flow
     tools.model.flow = lambda *args: flows.append(1) or plain_flow(*args)
     with kept(asked, config, cues, None, {}, tools.model.backbone, LATENT_HW) as going:
-        first, *later = going.cues
-        tools = replace(
-            tools,
-            text=tools.model.encode_text(first.rows),
-            switches=[PromptSwitch(c.first_chunk, c.rows, c.prompt, c.keep_sinks) for c in later],
-        )
+        tools = prompted(tools, going.cues)
 
         def emit(event: Event) -> None:
             going(event)
@@ -70,6 +66,12 @@ def run(
 
         *_, state = stream(tools, going.config, LATENT_HW, emit, going.replay)
         return finish(state, tools, going.config, emit), report, len(flows)
+
+
+def prompted(tools: Tools, cues: Sequence[Cue]) -> Tools:
+    first, *later = cues
+    switches = [PromptSwitch(c.first_chunk, c.rows, c.prompt, c.keep_sinks) for c in later]
+    return replace(tools, text=tools.model.encode_text(first.rows), switches=switches)
 
 
 def timeless(report: Report) -> list[dict]:
@@ -196,3 +198,48 @@ def test_chunks_told_again_are_the_ones_that_were_told(tmp_path: Path) -> None:
     _, report, _ = run(tmp_path / "reel")
     done = [record for record in report.records if record["event"] == "chunk_done"]
     assert [record["chunk"] for record in done] == list(range(CONFIG.chunks))
+
+
+def test_a_snapshot_goes_on_without_making_anything_again(tmp_path: Path) -> None:
+    """Long runs that keep no whole video: the same settled frames, no context pass, no decoding."""
+    plan = replace(CONFIG.search, span_chunks=2)
+    config = replace(CONFIG, search=plan, whole=False, latent_frames=24)
+
+    def frames(stop_at_step: int | None = None, **asked: object) -> tuple[list[Tensor], int]:
+        tools, settled, passes = search_tools(), [], []
+        context_pass = tools.model.context_pass
+        tools.model.context_pass = lambda *args: passes.append(1) or context_pass(*args)
+        reel = AskedReel(tmp_path / asked.pop("name"), snapshot=True)
+        with kept(reel, config, CUES, None, {}, tools.model.backbone, LATENT_HW) as going:
+            tools = prompted(tools, going.cues)
+
+            def emit(event: Event) -> None:
+                going(event)
+                if isinstance(event, FramesSettled):
+                    settled.append((event.first, event.frames))
+                if isinstance(event, StepDone) and event.done >= (stop_at_step or math.inf):
+                    raise Stop
+
+            with suppress(Stop):
+                for state in stream(tools, going.config, LATENT_HW, emit, going.replay):
+                    going.keep(state)
+                finish(state, tools, going.config, emit)
+        return settled, len(passes)
+
+    whole, _ = frames(name="whole")
+    before, _ = frames(stop_at_step=110, name="cut")
+    after, passes = frames(name="cut")
+    assert [first for first, _ in before + after] == [first for first, _ in whole]
+    for (_, ours), (_, theirs) in zip(before + after, whole, strict=True):
+        assert torch.equal(ours, theirs)
+    assert passes == 2 * 2  # two chunks, two survivors
+
+
+def test_a_snapshot_of_a_whole_video_is_refused(tmp_path: Path) -> None:
+    asked = AskedReel(tmp_path / "reel", snapshot=True)
+    backbone = search_tools().model.backbone
+    with (
+        pytest.raises(ValueError, match="Reel: 'snapshot'.*keep_images"),
+        kept(asked, CONFIG, CUES, None, {}, backbone, LATENT_HW),
+    ):
+        pass

@@ -11,7 +11,15 @@ from comfy_execution.caching import CacheKeySetInputSignature
 from comfy_execution.graph import DynamicPrompt
 from execution import IsChangedCache
 
-REEL = {"name": "my_reel", "action": "continue", "chunk": 1, "candidate": 1, "lock": 0, "take": 0}
+REEL = {
+    "name": "my_reel",
+    "action": "continue",
+    "chunk": 1,
+    "candidate": 1,
+    "lock": 0,
+    "take": 0,
+    "snapshot": False,
+}
 
 
 @pytest.fixture
