@@ -283,9 +283,16 @@ def check(tools: Tools, config: StreamConfig, latent_hw: tuple[int, int]) -> Non
             f"latent of {latent_hw[0]} x {latent_hw[1]}: height and width must be multiples of "
             f"{patch_h} and {patch_w} (pixels: multiples of 16 for Wan)"
         )
-    if config.search and config.search.candidates > 1 and not (critic.short or critic.long):
+    judged = critic.short or critic.long or tools.director
+    if config.plan.candidates > 1 and not judged:
         raise ValueError(
-            "Reward Pruner: several candidates but no reward to choose by; plug one in"
+            "Reward Pruner: several candidates but no reward to choose by; plug one in, or a "
+            "Director into the sampler to choose by hand"
+        )
+    if tools.director and config.plan.candidates == 1:
+        raise ValueError(
+            "Director: there is one candidate per chunk, so nothing to choose from; plug a Reward "
+            "Pruner into the sampler and set its beam width and branch factor"
         )
     for reward in filter(None, (critic.short, critic.long)):
         readers = [name for name in prompt_readers(reward) if not critic.prompt.strip()]

@@ -279,3 +279,18 @@ def test_routes_still_follow_all_earlier_scores_when_chunks_are_forgotten() -> N
         made = [event for event in events if isinstance(event, ChunkDone)]
         routes.append([candidate.route for event in made for candidate in event.candidates])
     assert routes[0] == routes[1] and len(set(routes[0])) > 2
+
+
+def test_a_director_may_choose_without_rewards_but_not_without_candidates() -> None:
+    def last(chunk: int, candidates: tuple, kept: list[int], emit: object) -> tuple:
+        return [len(candidates) - 1], "artist"
+
+    tools, events = replace(toy_tools(), director=last), []
+    plan = Search(beam_width=1, branch_factor=3)
+    config = StreamConfig(latent_frames=6, search=plan)
+    generate(tools, config, LATENT_HW, events.append)
+    made = [event for event in events if isinstance(event, ChunkDone)]
+    assert [[c.rank for c in event.candidates] for event in made] == [[None, None, 0]] * 2
+    assert [event.chosen for event in made] == ["artist"] * 2
+    with pytest.raises(ValueError, match="Director: there is one candidate"):
+        generate(tools, replace(config, search=None), LATENT_HW)
