@@ -134,12 +134,6 @@ class StreamT1RewardPruner(io.ComfyNode):
         prompt: str = "",
     ) -> io.NodeOutput:
         search = Search(beam_width, branch_factor, span_chunks, tau, standardise, strict)
-        if search.candidates > 1 and not (short_reward or long_reward):
-            raise ValueError(
-                f"Reward Pruner: {search.candidates} candidates a chunk but no reward to choose "
-                "by; plug a reward into short_reward or long_reward, or set beam width and branch "
-                "factor to 1"
-            )
         return io.NodeOutput(Pruner(search, short_reward, long_reward, prompt))
 
 

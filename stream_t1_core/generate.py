@@ -286,8 +286,9 @@ def check(tools: Tools, config: StreamConfig, latent_hw: tuple[int, int]) -> Non
     judged = critic.short or critic.long or tools.director
     if config.plan.candidates > 1 and not judged:
         raise ValueError(
-            "Reward Pruner: several candidates but no reward to choose by; plug one in, or a "
-            "Director into the sampler to choose by hand"
+            f"Reward Pruner: {config.plan.candidates} candidates a chunk but no reward to choose "
+            "by; plug a reward into short_reward or long_reward, or a Director into the sampler to "
+            "choose by hand, or set beam width and branch factor to 1"
         )
     if tools.director and config.plan.candidates == 1:
         raise ValueError(
