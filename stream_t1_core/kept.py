@@ -64,11 +64,15 @@ class Kept:
             return
         self.record(event)
         if isinstance(event, RunDone):
-            reel, take = self.record.reel, self.record.take
-            last = self.record.stored - 1
-            tried = reel.record(take, last)["candidates"]
-            best = [candidate["rank"] for candidate in tried].index(event.best_beam)
-            reel.write_winner(take, reel.path(take, last, best))
+            self._end(event)
+
+    def _end(self, event: RunDone) -> None:
+        reel, take, last = self.record.reel, self.record.take, self.record.stored - 1
+        if last < reel.length(take) - 1:
+            return  # cut shorter than the reel: it says nothing of the best path in the end
+        tried = reel.record(take, last)["candidates"]
+        best = [candidate["rank"] for candidate in tried].index(event.best_beam)
+        reel.write_winner(take, reel.path(take, last, best))
 
     @property
     def reel(self) -> dict[str, Any] | None:
