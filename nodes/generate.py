@@ -185,9 +185,9 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                         options=[AUTO, *(place.value for place in KVPlace)],
                         default=AUTO,
                         optional=True,
-                        tooltip="Where keys and values are kept: with the model (quickest), in "
-                        "page-locked CPU memory, or in CPU memory. Same video each way. auto: with "
-                        "the model if all fits, otherwise pinned.",
+                        tooltip="Where keys, values and the decoder's memory are kept: with the "
+                        "model (quickest), in page-locked CPU memory, or in CPU memory. Same video "
+                        "each way. auto: with the model if all fits, otherwise pinned.",
                     )
                 ),
             ],
@@ -241,8 +241,9 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
             whole=writer is None or writer.keep_images,
         )
         prompts = cues(positive, backbone, config)
+        decoder = HostDecoder(vae)
         critic = Critic(
-            HostDecoder(vae),
+            decoder,
             pruner.short_reward if pruner else None,
             pruner.long_reward if pruner else None,
             pruner.prompt if pruner else "",
@@ -250,6 +251,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
         )
         weights = pruner.weights() if pruner else {}
         place = load(model, vae, config, latent_hw, [*pruner.hosted()] if pruner else [], kv_place)
+        decoder.place = place
         causal = causal_model(model, place)
         asked = (reel, config, prompts, given, weights, backbone, latent_hw, model.load_device)
         with kept(*asked) as run:

@@ -81,10 +81,7 @@ class CausalWan:
 
     def store(self, tensor: Tensor) -> Tensor:
         """Keys or values, to where they are kept."""
-        if self.kv_place is KVPlace.DEVICE or self.device.type == "cpu":
-            return tensor.to(self.device)
-        tensor = tensor.to("cpu")
-        return tensor.pin_memory() if self.kv_place is KVPlace.PINNED else tensor
+        return self.kv_place.store(tensor, self.device)
 
     def lay_out(
         self, chunks: Sequence[ChunkKV], latent_hw: tuple[int, int], relative: bool = False

@@ -27,6 +27,13 @@ class KVPlace(str, Enum):
     PINNED = "pinned"  # the CPU's memory, page-locked: fetched layer by layer, at bus speed
     CPU = "cpu"  # the CPU's memory: slower to fetch, may be swapped out
 
+    def store(self, tensor: Tensor, device: torch.device) -> Tensor:
+        """A tensor in this place; ``device`` is the model's."""
+        if self is KVPlace.DEVICE or device.type == "cpu":
+            return tensor.to(device)
+        tensor = tensor.to("cpu")
+        return tensor.pin_memory() if self is KVPlace.PINNED else tensor
+
 
 @dataclass(frozen=True, eq=False)
 class ChunkKV:

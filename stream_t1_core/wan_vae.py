@@ -355,6 +355,15 @@ class DecoderState:
             )
         return DecoderState(tuple(frames[index : index + 1].clone() for frames in self.history))
 
+    def to(self, device: torch.device) -> DecoderState:
+        """This state on ``device``; equal rows that share their memory go on sharing it."""
+        if self.batch > 1 and self.history[0].stride(0) == 0:
+            return DecoderState(tuple(x[:1] for x in self.history)).to(device).repeat(self.batch)
+        return self.moved(lambda frames: frames.to(device, non_blocking=True))
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> DecoderState:
+        return DecoderState(tuple(map(move, self.history)))
+
     def repeat(self, count: int) -> DecoderState:
         """A batch of `count` equal rows, without copying."""
         if self.batch != 1:

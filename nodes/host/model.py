@@ -28,8 +28,8 @@ AUTO = "auto"
 TRAINED = "stream_t1_trained_frames"  # in a MODEL's options
 WHERE = {
     KVPlace.DEVICE: "with the model",
-    KVPlace.PINNED: "in page-locked CPU memory, fetched layer by layer",
-    KVPlace.CPU: "in CPU memory, fetched layer by layer",
+    KVPlace.PINNED: "in page-locked CPU memory, with the decoder's memory, fetched when needed",
+    KVPlace.CPU: "in CPU memory, with the decoder's memory, fetched when needed",
 }
 
 
@@ -118,7 +118,10 @@ def load(
     sizes |= {"decoding": decode_bytes}
     sizes |= {f"reward {reward.name}": reward.patcher.model_size() for reward in rewards}
     place = _kv_place(kv_place, sum(sizes.values()), model.load_device)
-    near_bytes = kv_bytes if place is KVPlace.DEVICE else past * layer_bytes
+    if place is KVPlace.DEVICE:
+        near_bytes = kv_bytes + state_bytes
+    else:  # a layer of the past, and the states of one path and of what goes on from it
+        near_bytes = past * layer_bytes + 2 * state_bytes // max(1, states)
     listed = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in sizes.items())
     log.info(
         "Stream-T1 needs about %.2f GiB: %s. Keys and values: %s",
@@ -127,7 +130,7 @@ def load(
         WHERE[place],
     )
     comfy.model_management.load_models_gpu(
-        [model, vae.patcher], memory_required=near_bytes + state_bytes + decode_bytes
+        [model, vae.patcher], memory_required=near_bytes + decode_bytes
     )
     return place
 

@@ -5,17 +5,20 @@ import torch
 from comfy.sd import VAE
 from torch import Tensor
 
+from ...stream_t1_core.kv import KVPlace
 from ...stream_t1_core.wan_vae import DecoderState, StreamingDecoder
 
 
 class HostDecoder:
     """Streaming decoder over the host VAE's own layers, loaded again where a reward took its place.
 
-    Raises ``ValueError`` for another VAE family.
+    What it remembers between chunks lies where keys and values do, ``place``. Raises ``ValueError``
+    for another VAE family.
     """
 
     def __init__(self, vae: VAE) -> None:
         self.patcher = vae.patcher
+        self.place = KVPlace.DEVICE
         try:
             self.decoder = StreamingDecoder(
                 vae.first_stage_model, dtype=vae.vae_dtype, device=vae.device
@@ -28,7 +31,9 @@ class HostDecoder:
     ) -> tuple[Tensor, DecoderState | None]:
         """See ``scoring.Decoder``."""
         comfy.model_management.load_models_gpu([self.patcher])
-        return self.decoder.decode(latents, state)
+        device = self.decoder.device
+        frames, after = self.decoder.decode(latents, state and state.to(device))
+        return frames, after.moved(lambda tensor: self.place.store(tensor, device))
 
 
 def empty_latent_size(latent: dict[str, Tensor]) -> tuple[int, int, int]:

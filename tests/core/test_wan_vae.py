@@ -104,6 +104,13 @@ def test_a_repeated_state_shares_its_source_and_a_state_keeps_only_two_frames(
     assert long.repeat(5).batch == 5
 
 
+def test_a_repeated_state_is_moved_once(decoder: StreamingDecoder) -> None:
+    _, state = decoder.decode(_latents(1), None)
+    moved = state.repeat(4).to(torch.device("meta"))
+    assert moved.batch == 4 and moved.history[0].device.type == "meta"
+    assert moved.history[0].stride(0) == 0  # one row in memory
+
+
 def test_state_rows_are_checked(decoder: StreamingDecoder) -> None:
     _, state = decoder.decode(_latents(1, batch=2), None)
     with pytest.raises(ValueError, match="row 2 of a decoder state with 2 rows"):
