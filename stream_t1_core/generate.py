@@ -24,7 +24,6 @@ from .config import StreamConfig
 from .denoise import FlowFunction, denoise
 from .events import (
     CandidateReport,
-    CandidatesMade,
     ChunkDone,
     Emit,
     FramesSettled,
@@ -34,7 +33,7 @@ from .events import (
 )
 from .kv import KVPlace, Past, Route, live_bytes
 from .recache import recache
-from .replay import Replay, replay_chunk, tell_chunk
+from .replay import Replay, replay_chunk, tell_candidates, tell_chunk
 from .rewards.mix import prompt_readers
 from .settle import hand_out, settle
 from .state import Candidate, StreamState
@@ -92,6 +91,8 @@ def stream(
                 state = under_new_prompt(state, switches[chunk], tools, config, emit)
         if chunk < state.chunk:
             tell_chunk(replay.chunks[chunk], emit)
+            if chunk + 1 == state.chunk:
+                yield state
             continue
         after = None
         try:
@@ -136,34 +137,19 @@ def run_chunk(
     with _timed(seconds, "score"):
         scored = scoring.score(candidates, state.chunk, tools.critic, config, state.seen)
         candidates = [add_route(c, config) for c in scored.candidates]
-    frames, latents, noises = zip(*((c.frames, c.latent, c.noise) for c in candidates), strict=True)
-    emit(CandidatesMade(state.chunk, frames, latents, noises))
-    del frames, latents, noises
-    kept, chosen = prune(candidates, state.chunk, config), None
-    if tools.director is not None:
-        kept, chosen = tools.director(state.chunk, _reports(candidates, kept), kept, emit)
-    reports = _reports(candidates, kept)
-    survivors = [candidates[i] for i in kept]
-    # pruned candidates hold decoder states: let them go before the context passes
-    del candidates
-    scored = replace(scored, candidates=[])
-    with _timed(seconds, "commit"):
-        beams = commit(survivors, state.chunk, tools.model, tools.text, config, before_call)
-    kv_bytes = live_bytes(chunk for beam in beams for chunk in beam.kv)
-    sink_counts = tuple(len(beam.sinks) for beam in beams)
-    emit(
-        ChunkDone(
-            state.chunk,
-            reports,
-            sink_counts,
-            seconds,
-            kv_bytes,
-            scored.left_out,
-            tools.new_prompt,
-            chosen,
-        )
+    told = {"left_out": scored.left_out, "prompt": tools.new_prompt}
+    seen = scored.seen
+    del scored  # pruned candidates hold decoder states: let them go before the context passes
+    tell_candidates(candidates, state.chunk, emit)
+    candidates, told["candidates"], told["chosen"] = prune(
+        candidates, state.chunk, tools, config, emit
     )
-    return replace(state, chunk=state.chunk + 1, beams=beams, seen=scored.seen, reseed=False)
+    with _timed(seconds, "commit"):
+        beams = commit(candidates, state.chunk, tools.model, tools.text, config, before_call)
+    told["sinks"] = tuple(len(beam.sinks) for beam in beams)
+    kv_bytes = live_bytes(chunk for beam in beams for chunk in beam.kv)
+    emit(ChunkDone(state.chunk, seconds=seconds, kv_bytes=kv_bytes, **told))
+    return replace(state, chunk=state.chunk + 1, beams=beams, seen=seen, reseed=False)
 
 
 def under_new_prompt(
@@ -240,8 +226,18 @@ def add_route(candidate: Candidate, config: StreamConfig) -> Candidate:
     return replace(candidate, route=route)
 
 
-def prune(candidates: Sequence[Candidate], chunk: int, config: StreamConfig) -> list[int]:
-    """Indices of the survivors, best first."""
+def prune(
+    candidates: Sequence[Candidate], chunk: int, tools: Tools, config: StreamConfig, emit: Emit
+) -> tuple[list[Candidate], tuple[CandidateReport, ...], str | None]:
+    """Survivors, best first; what is told of all candidates; who chose, if not the scores."""
+    kept, chosen = best_of(candidates, chunk, config), None
+    if tools.director is not None:
+        kept, chosen = tools.director(chunk, _reports(candidates, kept), kept, emit)
+    return [candidates[i] for i in kept], _reports(candidates, kept), chosen
+
+
+def best_of(candidates: Sequence[Candidate], chunk: int, config: StreamConfig) -> list[int]:
+    """Indices of those with the best scores, best first."""
     fused = [None if c.failure else c.scores.fused for c in candidates]
     kept = search.keep_best(fused, config.plan.beam_width)
     if not kept:

@@ -39,6 +39,12 @@ class Replay:
     state: StreamState | None = field(default=None, repr=False)
 
 
+def tell_candidates(candidates: Sequence[Candidate], chunk: int, emit: Emit) -> None:
+    """Show a chunk's candidates before the pruned are forgotten."""
+    made = ((c.frames, c.latent, c.noise) for c in candidates)
+    emit(CandidatesMade(chunk, *zip(*made, strict=True)))
+
+
 def tell_chunk(stored: StoredChunk, emit: Emit) -> None:
     """Send a chunk's event as it was, without pictures."""
     reports = tuple(map(_report, stored.record["candidates"]))
@@ -67,8 +73,7 @@ def replay_chunk(
         for told, latent in zip(stored.record["candidates"], stored.latents, strict=True)
     ]
     candidates = scoring.decode(candidates, tools.critic, config)
-    frames, latents, noises = zip(*((c.frames, c.latent, c.noise) for c in candidates), strict=True)
-    emit(CandidatesMade(index, frames, latents, noises))
+    tell_candidates(candidates, index, emit)
     ranked = sorted((r.rank, i) for i, r in enumerate(reports) if r.rank is not None)
     survivors = [candidates[i] for _, i in ranked]
     beams = commit(survivors, index, tools.model, tools.text, config, before_call)

@@ -233,6 +233,8 @@ def test_a_snapshot_goes_on_without_making_anything_again(tmp_path: Path) -> Non
     for (_, ours), (_, theirs) in zip(before + after, whole, strict=True):
         assert torch.equal(ours, theirs)
     assert passes == 2 * 2  # two chunks, two survivors
+    once_more, passes = frames(name="cut")
+    assert passes == 0 and torch.equal(once_more[-1][1], whole[-1][1])
 
 
 def test_a_snapshot_of_a_whole_video_is_refused(tmp_path: Path) -> None:
