@@ -8,6 +8,7 @@ long reward looks back is given up for the best one, so that the end that is ope
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 from torch import Tensor
 
@@ -30,8 +31,8 @@ def settle(state: StreamState, config: StreamConfig, emit: Emit) -> StreamState:
 
 def hand_out(tip: Chunk, settled: int, config: StreamConfig, emit: Emit) -> int:
     """Emit the path to ``tip`` from frame ``settled`` on; the first frame that is left to emit."""
-    fresh = [chunk for chunk in tip.ancestors() if chunk.first_frame >= settled][::-1]
-    for chunk in fresh:
+    fresh = takewhile(lambda chunk: chunk.first_frame >= settled, tip.ancestors())
+    for chunk in [*fresh][::-1]:
         emit(FramesSettled(chunk.first_frame, *footage(chunk, config)))
         settled = chunk.first_frame + chunk.latent.shape[1]
     return settled
