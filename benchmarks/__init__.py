@@ -1,0 +1,1 @@
+"""Measurements anyone can make again; numbers go to ``results``. Each file says how to run it."""
