@@ -72,6 +72,51 @@ LAYOUTS = {
         "coloured shape, moving in one direction, on a dark, light or grey background.",
         runs=True,
     ),
+    "timeline": Layout(
+        ((8, 9, 10), (6, 12), (1, 13), (2, 3, 15), (14,), (17,)),
+        "## Prompt Timeline\n\nThree prompts in one video of 8 s: the circle turns round at second "
+        "3 and becomes blue at 5.25. Change the text and press **Run**. A prompt begins with the "
+        "chunk nearest to its time. CLIPScore judges each chunk by the prompt that is on; Color "
+        "Drift is left out, it would vote against a new colour.\n\nThe Stream Video Writer writes "
+        "the file to `output/video` while it is made. With `keep_images` off, length costs no "
+        "memory.",
+        note_height=200,
+        runs=True,
+    ),
+    "start_from_image": Layout(
+        ((4, 5), (6, 8), (1, 7), (2, 3), (14,), (15, 16)),
+        "## Start from a picture\n\nThe picture is the first frame and the video goes on from it. "
+        "Here three nodes draw it, so that nothing need be loaded: a red square on a dark ground. "
+        "Put **Load Image** in their place for your own, or a clip's frames to go on with a clip. "
+        "The prompt should describe what is there; where they differ, this model follows the "
+        "prompt.\n\nIt has only seen shapes that start near the middle: farther out, it lets go "
+        "of the picture.",
+        note_height=190,
+        runs=True,
+        panel_width=500,
+    ),
+    "extend": Layout(
+        ((1, 4), (2, 3), (14,), (15, 16)),
+        "## Extend a video\n\n1. Press **Run**: 33 frames, 2 s, kept on disk as the reel "
+        "`extend`.\n2. Set **length** to 81 and press **Run** again: the video goes on. What is "
+        "there is not made again.\n\nThat also works tomorrow, after a crash, or with another "
+        "prompt for what is new. Another **name** in the Reel node begins another video.",
+        note_height=170,
+        runs=True,
+        panel_width=500,
+    ),
+    "reroll": Layout(
+        ((20, 3), (1, 2), (7, 8, 9, 10), (6, 12), (18, 4, 13, 5), (14,), (15, 16, 17)),
+        "## Reroll one bad chunk\n\nPress **Run**, then click a candidate in the sampler's "
+        "panel:\n\n- **Reroll from chunk ...**: that chunk and all later ones again, with other "
+        "seeds.\n- **Keep candidate ... instead**, on one that lost: the video goes on from it.\n"
+        "- **Lock chunks 1 to ...**: these stay as they are.\n\nEarlier chunks are not made again "
+        "and nothing is lost: each reroll is a new take of the reel, and `take` goes back to an "
+        "older one. Without a browser, set the Reel node's `action`, `chunk` and `candidate`, "
+        "counted from 1.",
+        note_height=260,
+        runs=True,
+    ),
     "longlive_plain": Layout(
         ((1, 2, 3), (4, 5), (6,), (7, 8, 9)),
         "## LongLive, plain streaming\n\nOne candidate a chunk: the video LongLive makes by "
@@ -121,7 +166,9 @@ ARRANGE = """([columns, note, noteHeight, panelWidth]) => {
       const size = {
         CLIPTextEncode: [340, 170],
         PrimitiveStringMultiline: [340, 170],
+        PreviewImage: [250, 300],
         SaveVideo: [330, 450],
+        StreamT1PromptTimeline: [460, 300],
         StreamT1ChunkBeamSampler: [panelWidth, leastHeight + 230],
         StreamT1SaveReport: [330, leastHeight + 70],
       }[node.type] ?? [Math.max(leastWidth, 250), leastHeight];
@@ -177,6 +224,13 @@ PANEL_IN_SIGHT = """() => {
 HIDE = """.side-tool-bar-container, .p-toast, .minimap-main-container, .graph-canvas-panel > *
 { display: none !important }"""
 
+ADD_STYLE = """text => {
+  const style = document.createElement('style');
+  style.textContent = text;
+  document.head.append(style);
+  return style;
+}"""
+
 
 def main(url: str, *names: str) -> None:
     with sync_playwright() as playwright:
@@ -220,7 +274,8 @@ def build(page: Page, name: str, layout: Layout) -> None:
 
 
 def take_picture(page: Page, path: Path) -> None:
-    style = page.add_style_tag(content=HIDE)
+    # not add_style_tag: it takes any complaint about the page's content policy for its own failure
+    style = page.evaluate_handle(ADD_STYLE, HIDE)
     box = page.evaluate(FIT)
     page.wait_for_timeout(2500)  # widgets and the video follow the canvas a few frames later
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from graphs import NAMES, WORKFLOWS, api, changed, id_of
@@ -109,3 +110,47 @@ def test_a_longlive_workflow_runs_on_files_of_its_layout(
         r"longlive_base.pt: Wan 2.1 .*; LoRA lora.pt: \d+ layers, strength .*", found
     )
     assert found in server.log()
+
+
+def short(name: str, frames: int) -> dict[str, dict]:
+    """A workflow of the tiny model at 32 x 32 pixels and one step: seconds instead of a minute."""
+    prompt = changed(api(name), "EmptyHunyuanLatentVideo", width=32, height=32, length=frames)
+    return changed(prompt, "StreamT1ChunkBeamSampler", steps=1)
+
+
+def frames_of_the_video(server: ComfyServer, name: str) -> int:
+    (path,) = (server.output / "video").glob(f"{name}_*.mp4")
+    with av.open(path) as video:
+        return sum(1 for _ in video.decode(video=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "frames"), [("start_from_image", 25), ("extend", 9), ("reroll", 9)]
+)
+def test_a_workflow_of_the_tiny_model_runs_to_a_video(
+    run: RunPrompt, server: ComfyServer, name: str, frames: int
+) -> None:
+    assert run(short(name, frames)).error is None
+    assert frames_of_the_video(server, name) == frames
+
+
+def test_the_timeline_writes_its_video_and_switches(run: RunPrompt, server: ComfyServer) -> None:
+    """Five chunks: up to the first switch."""
+    done = run(short("timeline", 57))
+    assert done.error is None
+    assert frames_of_the_video(server, "timeline") == 57
+    (saved,) = done.outputs["17"]["reports"]
+    report = server.output / saved["subfolder"] / saved["filename"]
+    events = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+    prompts = [e["prompt"] for e in events if e["event"] == "chunk_done"]
+    assert prompts == [None] * 4 + ["a red circle moving right on a dark background"]
+
+
+def test_extend_goes_on_as_its_note_says(run: RunPrompt, server: ComfyServer) -> None:
+    name = "extended_by_a_test"
+    for frames in (9, 21):
+        done = run(changed(short("extend", frames), "StreamT1Reel", name=name))
+        assert done.error is None
+        take = server.output / "stream_t1" / "reels" / name / "take_001"
+        times = [path.stat().st_mtime_ns for path in sorted(take.glob("chunk_*.safetensors"))]
+        assert len(times) == {9: 1, 21: 2}[frames]
