@@ -272,8 +272,10 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                 director=director and LiveDirector(director, live),
             )
             file = writer and _video_file(writer, config, latent_hw, cls.hidden)
+            live.video = file and file.saved
             video = sample(tools, run, latent_hw, model, report, live, file)
-        shown = file and file.ui()
+        # not as a preview: the node shows the latest frame there, and the panel leads to the file
+        shown = file and {"videos": [file.saved]}
         if video.latent is None:
             off = ExecutionBlocker(None)
             return io.NodeOutput(off, off, str(report), ui=shown)

@@ -50,8 +50,10 @@ export function createPanel(options) {
 }
 
 class BeamPanel {
-  constructor({ viewOf, explain, stripUrl = () => null, onOpenReport = null, choices = null }) {
-    Object.assign(this, { viewOf, explain, stripUrl, choices });
+  constructor(options) {
+    const { viewOf, explain, stripUrl = () => null, videoUrl = null, choices = null } = options;
+    const { onOpenReport = null } = options;
+    Object.assign(this, { viewOf, explain, stripUrl, videoUrl, choices });
     this.view = null;
     this.columns = new Map(); // chunk -> what is in the page of it
     this.drawn = {}; // what the header, the frame and the words show
@@ -85,7 +87,9 @@ class BeamPanel {
     this.runs.setAttribute("aria-label", "Run");
     this.runs.hidden = true;
     this.toggle = button("", () => this.switchDensity());
-    const tools = el("div", "tools", this.runs, this.toggle);
+    this.video = el("a", "video");
+    Object.assign(this.video, { target: "_blank", textContent: "Open video", hidden: true });
+    const tools = el("div", "tools", this.runs, this.video, this.toggle);
     if (onOpenReport) tools.append(...openButton(onOpenReport));
     this.facts = el("div", "facts");
     this.prompt = el("div", "prompt");
@@ -222,6 +226,9 @@ class BeamPanel {
       part.hidden = !some;
     }
     setText(this.status, view?.status ?? "Waiting for a run");
+    const file = view?.video && this.videoUrl?.(view.video);
+    this.video.hidden = !file;
+    if (file) this.video.href = file;
     setText(this.prompt, view?.prompt ?? "");
     this.prompt.title = view?.prompt ?? "";
     const missing = (view?.leftOut ?? []).map((words) => `${MARKS.failed} ${words}`).join(" ");

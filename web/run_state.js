@@ -14,6 +14,7 @@ export function emptyRun() {
     node: null,
     workflow: null,
     reel: null, // {name, take} that it writes
+    video: null, // {filename, subfolder, type} that it writes
     seq: -1, // of the latest message applied
     gap: false, // a message is missing: fetch the whole run
     started: null, // records of the report
@@ -28,9 +29,9 @@ export function emptyRun() {
 export function applyMessage(run, message) {
   const before = run.id === message.run ? run : { ...emptyRun(), id: message.run };
   if (message.seq <= before.seq) return run;
-  const { node = null, workflow = null, reel = null, seq } = message;
+  const { node = null, workflow = null, reel = null, video = null, seq } = message;
   const gap = before.gap || seq !== before.seq + 1;
-  return withRecord({ ...before, node, workflow, reel, seq, gap }, message.record, message);
+  return withRecord({ ...before, node, workflow, reel, video, seq, gap }, message.record, message);
 }
 
 function withRecord(run, record, { strips = [], asked = null } = {}) {
@@ -150,6 +151,7 @@ export function viewOf(run) {
     id: run.id,
     gap: run.gap,
     reel: run.reel,
+    video: run.video,
     prompt: run.started?.prompt ?? "",
     most: {
       seconds: roundUp(Math.max(0, ...chunks.map((chunk) => chunk?.totalSeconds ?? 0))),

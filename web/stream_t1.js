@@ -32,6 +32,7 @@ class Shown {
       explain,
       stripUrl: (run, chunk, candidate) =>
         run && api.apiURL(`/stream_t1/runs/${run}/${chunk}/${candidate}.jpg`),
+      videoUrl: (file) => api.apiURL(`/view?${new URLSearchParams(file)}`),
       onOpenReport: (text) => this.openReport(text),
       choices: createChoices({
         ask,

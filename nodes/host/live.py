@@ -5,14 +5,15 @@ routes. All of it is kept in memory and bounded: the oldest runs are forgotten. 
 and the report's records, not what is in them.
 
 A message: ``run`` (its id), ``node`` (``12:7`` inside a subgraph), ``workflow`` (id, or null for a
-prompt posted without one), ``reel`` (``name`` and ``take``, or null), ``seq`` (from 0), ``record``
-(one line of the report) and, with a chunk or a question about one, ``strips`` (pictures in each
-candidate's filmstrip, 0: none); with a question ``asked`` (Unix seconds) too.
+prompt posted without one), ``reel`` (``name`` and ``take``, or null), ``video`` (the file that is
+written meanwhile, as ``/view`` takes it, or null), ``seq`` (from 0), ``record`` (one line of the
+report) and, with a chunk or a question about one, ``strips`` (pictures in each candidate's
+filmstrip, 0: none); with a question ``asked`` (Unix seconds) too.
 
 - ``GET /stream_t1/runs?workflow=ID``: a list of ``run``, ``node``, ``workflow``, ``reel``,
-  ``started`` (Unix seconds), ``state`` (running, asking, done, stopped), oldest first
-- ``GET /stream_t1/runs/RUN``: ``run``, ``node``, ``workflow``, ``reel``, all its ``messages``, and
-  ``now`` (Unix seconds; clocks differ)
+  ``video``, ``started`` (Unix seconds), ``state`` (running, asking, done, stopped), oldest first
+- ``GET /stream_t1/runs/RUN``: ``run``, ``node``, ``workflow``, ``reel``, ``video``, all its
+  ``messages``, and ``now`` (Unix seconds; clocks differ)
 - ``GET /stream_t1/runs/RUN/CHUNK/CANDIDATE.jpg``: a filmstrip
 - ``POST /stream_t1/runs/RUN/choice`` with ``{"chunk": 2, "candidates": [3, 0]}``, from 0, the best
   first: these go on. 200; 409 when the run does not wait for this chunk; 400 and 415 say what is
@@ -53,6 +54,7 @@ class LiveRun:
     messages: list[dict[str, Any]] = field(default_factory=list, repr=False)
     strips: dict[int, list[Filmstrip | None]] = field(default_factory=dict, repr=False)  # by chunk
     reel: dict[str, Any] | None = None  # name and take that it writes; set before it is told
+    video: dict[str, str] | None = None  # the file that it writes; set before it is told
     question: Question | None = None  # while the artist is asked
 
     def __call__(self, event: Event) -> None:
@@ -76,8 +78,8 @@ class LiveRun:
 
     @property
     def identity(self) -> dict[str, Any]:
-        place = {"node": self.node, "workflow": self.workflow, "reel": self.reel}
-        return {"run": self.id, **place}
+        place = {"node": self.node, "workflow": self.workflow}
+        return {"run": self.id, **place, "reel": self.reel, "video": self.video}
 
     @property
     def state(self) -> str:

@@ -16,7 +16,7 @@ from types import TracebackType
 import av
 import folder_paths
 from comfy.cli_args import args
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 KEYFRAME_SECONDS = 2
@@ -68,11 +68,12 @@ class VideoFile:
             self._stop(error)
         self._file.close()
 
-    def ui(self) -> ui.PreviewVideo:
-        """What a node returns as ``ui`` to show the saved file on itself."""
+    @property
+    def saved(self) -> dict[str, str]:
+        """The file as the host names it, for its history and its ``/view``."""
         subfolder = self.path.parent.relative_to(folder_paths.get_output_directory())
         folder = "" if subfolder == Path() else subfolder.as_posix()
-        return ui.PreviewVideo([ui.SavedResult(self.path.name, folder, io.FolderType.output)])
+        return {"filename": self.path.name, "subfolder": folder, "type": "output"}
 
     def __enter__(self) -> "VideoFile":
         return self

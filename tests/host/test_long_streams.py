@@ -98,7 +98,7 @@ def test_the_writer_writes_the_video(
     prompt = changed(prompt, "SaveVideo", filename_prefix=f"{folder}/theirs")
     done = run(prompt)
     assert done.error is None
-    (shown,) = done.outputs["14"]["images"]
+    (shown,) = done.outputs["14"]["videos"]
     assert shown["subfolder"] == folder
     assert decoded(server.output / folder / shown["filename"]) == 33
     theirs = list((server.output / folder).glob("theirs*"))

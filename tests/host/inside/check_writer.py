@@ -162,10 +162,7 @@ def check_files_never_meet(pack: Pack, output: Path) -> None:
     names = ["a_64x48_00001_.mp4", "a_64x48_00002_.mp4"]
     assert [v.path for v in videos] == [output / "video" / name for name in names]
     assert [played(v.path)[0] for v in videos] == [[0, 1, 2], [1, 2, 3]]
-    assert videos[1].ui().as_dict() == {
-        "images": [{"filename": names[1], "subfolder": "video", "type": "output"}],
-        "animated": (True,),
-    }
+    assert videos[1].saved == {"filename": names[1], "subfolder": "video", "type": "output"}
     with pytest.raises(FileExistsError):
         host.VideoFile(videos[0].path, 16.0, 18, {})
     with pytest.raises(Exception, match="outside the output folder"):
