@@ -8,7 +8,7 @@ from .host import prompts
 from .host.prompts import Conditioning
 
 DEFAULT_TEXT = """[0:00-0:03] a red circle moving left on a dark background
-[0:03-] a red circle moving up on a dark background"""
+[0:03-] a blue circle moving left on a dark background"""
 
 FADE_TOOLTIP = (
     "Seconds over which the old prompt turns into the new one, from the switch on, in steps of one "
