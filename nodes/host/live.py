@@ -37,7 +37,7 @@ from .question import Question
 
 MESSAGE = "stream_t1.run"
 MOST_RUNS = 32
-MOST_BYTES = 128 * 1024 * 1024  # of filmstrips, the newest run's not counted
+MOST_BYTES = 128 * 1024 * 1024  # of one run's filmstrips, and of all earlier ones together
 STATES = {"run_done": "done", "run_stopped": "stopped"}
 MOST_CHOICE_BYTES = 4096
 
@@ -60,6 +60,8 @@ class LiveRun:
     def __call__(self, event: Event) -> None:
         if isinstance(event, CandidatesMade):
             self.strips[event.chunk] = filmstrips(event.frames)
+            while self.strip_bytes > MOST_BYTES:
+                self.strips.pop(min(self.strips))
         self.tell()
 
     def tell(self) -> None:

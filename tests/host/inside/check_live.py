@@ -38,3 +38,13 @@ def check_the_oldest_runs_are_forgotten(pack: Pack) -> None:
         run.strips[0] = [strip]
     newest = runs.start("1", None, report())
     assert [run.id for run in runs] == [ids[-1], newest.id]
+
+
+def check_a_long_run_forgets_its_oldest_filmstrips(pack: Pack, monkeypatch) -> None:
+    live, report = pack.module("nodes.host.live"), pack.module("stream_t1_core.report").Report
+    made = pack.module("stream_t1_core.events").CandidatesMade
+    monkeypatch.setattr(live, "MOST_BYTES", 20_000)
+    run = live.LiveRun("1", None, report())
+    for chunk in range(12):
+        run(made(chunk, (torch.rand(12, 64, 64, 3),), (), ()))
+    assert run.strip_bytes <= 20_000 and max(run.strips) == 11 and 0 not in run.strips
