@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -134,14 +133,12 @@ def test_a_bad_request_is_refused_and_the_run_waits_on(run: RunPrompt, server: C
 
 
 def test_cancel_and_queue_answer_while_it_waits(run: RunPrompt, server: ComfyServer) -> None:
-    cancelled: list[float] = []
+    """It would wait for an hour; the test's own patience is shorter."""
 
     def answer(run_id: str, record: dict) -> None:
         assert len(server.get("/queue")["queue_running"]) == 1
         interrupt(server.url)
-        cancelled.append(time.monotonic())
 
-    result = run(directed(605), when_asked(answer))
-    assert time.monotonic() - cancelled[0] < 1
+    result = run(directed(605, timeout_seconds=3600), when_asked(answer))
     assert result.interrupted
     assert result.of_type(MESSAGE)[-1]["record"]["event"] == "run_stopped"
