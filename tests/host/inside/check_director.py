@@ -65,12 +65,11 @@ def check_only_close_calls_are_asked_about(ask, three) -> None:
     assert ask(three, [1, 2], margin=0.2)[0] == ([1, 2], "timeout")
 
 
-def check_cancel_ends_the_waiting_within_a_second(ask, three) -> None:
+def check_cancel_ends_the_waiting(ask, three) -> None:
+    """Without Cancel the hour would end in the score's choice, not in the host's exception."""
     threading.Timer(0.2, comfy.model_management.interrupt_current_processing).start()
-    started = time.monotonic()
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        ask(three, [1, 2], timeout_seconds=60)
-    assert time.monotonic() - started < 1
+        ask(three, [1, 2], timeout_seconds=3600)
 
 
 def check_an_answer_counts_once_and_only_while_it_is_waited_for(pack: Pack) -> None:
