@@ -1,5 +1,6 @@
 """Chunk Beam Sampler: reads the sockets, runs the core's stream, wraps what comes out."""
 
+import logging
 from dataclasses import replace
 
 from comfy.model_management import InterruptProcessingException
@@ -43,6 +44,8 @@ from .sockets import (
     WriterSocket,
     advanced,
 )
+
+log = logging.getLogger(__name__)
 
 MAX_SEED = 2**53 - 1  # larger ones are mangled by JavaScript
 
@@ -192,6 +195,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            is_output_node=True,  # with a writer or a reel, nothing else need be plugged in
             outputs=[
                 io.Latent.Output("best_latent", display_name="latent"),
                 io.Image.Output("frames", display_name="images"),
@@ -258,6 +262,15 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
             report = Report()
             live = runs.start(*_workflow_place(cls.hidden), report)
             live.reel = run.reel
+            if run.reel:
+                made = min(len(run.replay.chunks), config.chunks)
+                log.info(
+                    "Stream-T1: reel '%s', take %d: %d chunks are there, %d to make",
+                    run.reel["name"],
+                    run.reel["take"],
+                    made,
+                    config.chunks - made,
+                )
             tools = Tools(
                 causal,
                 causal.encode_text(run.cues[0].rows),
@@ -277,6 +290,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
         # not as a preview: the node shows the latest frame there, and the panel leads to the file
         shown = file and {"videos": [file.saved]}
         if video.latent is None:
+            log.info("Stream-T1: keep_images is off: latent and images go nowhere, as asked")
             off = ExecutionBlocker(None)
             return io.NodeOutput(off, off, str(report), ui=shown)
         samples = latent_format.process_out(video.latent)

@@ -196,8 +196,8 @@ class StreamConfig:
             raise ValueError(f"video length: {self.latent_frames} latent frames; 1 or more needed")
         if not 0 <= self.given_frames < self.latent_frames:
             raise ValueError(
-                f"the footage to start from has {self.given_frames} latent frames, the video "
-                f"{self.latent_frames} in all; make the video longer (its length counts the given "
+                f"Start From: {4 * self.given_frames - 3} frames are given, and the video has "
+                f"{4 * self.latent_frames - 3} in all; make it longer (its length counts the given "
                 "part too)"
             )
         if self.positions not in POSITIONS:

@@ -22,7 +22,7 @@ from .recording import Recorder
 from .reel import Reel, StoredChunk, Take
 from .replay import Replay
 from .state import StreamState
-from .takes import Opening, ReelRequest, start_take
+from .takes import Opening, ReelRequest, check_first, start_take
 from .whole_files import digest
 
 NOT_SETTINGS = ("seed", "latent_frames", "whole")  # what may differ from run to run of a take
@@ -102,6 +102,8 @@ def kept(
             "Reel: 'snapshot' keeps the state of runs whose memory does not grow with the video; "
             "plug a Stream Video Writer into the sampler with 'keep_images' off, or turn it off"
         )
+    if not (asked.folder / "reel.json").exists():
+        check_first(asked.request, asked.folder.name)  # a mistyped name leaves nothing behind
     reel = Reel.open(asked.folder, _geometry(config, start, backbone, latent_hw))
     with reel.writing():
         shas = [reel.save_prompt(cue.rows, cue.prompt) for cue in cues]

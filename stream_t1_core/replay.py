@@ -69,7 +69,7 @@ def replay_chunk(
         reports = [replace(r, rank=0 if i == picked else None) for i, r in enumerate(reports)]
     parents = {beam.rank: beam for beam in state.beams}
     candidates = [
-        _candidate(parents[told["parent"]], told, latent, stored.noise, tools, config)
+        _candidate(parents.get(told["parent"]), told, latent, stored.noise, tools, config)
         for told, latent in zip(stored.record["candidates"], stored.latents, strict=True)
     ]
     candidates = scoring.decode(candidates, tools.critic, config)
@@ -103,14 +103,18 @@ def _report(told: dict[str, Any]) -> CandidateReport:
 
 
 def _candidate(
-    parent: Beam,
+    parent: Beam | None,
     told: dict[str, Any],
     latent: Tensor,
     kept_noise: Tensor,
     tools: Tools,
     config: StreamConfig,
 ) -> Candidate:
-    """``kept_noise``: of the survivors; the others' is drawn again from their seeds."""
+    """``kept_noise``: of the survivors; the others' is drawn again from their seeds.
+
+    Without a parent, whose beam a lock has ended, it is told and neither decoded nor continued.
+    """
+    gone, parent = parent is None, parent or Beam()
     if told["rank"] is None:
         draws = tools.draw(told["seed"], len(config.schedule.steps), tuple(latent.shape))
         first = noise.propagate(draws[0], parent.noise, config.noise)
@@ -132,8 +136,12 @@ def _candidate(
         ),
         route=told["route"] and Route(told["route"]),
         # as at decoding, so that the same candidates are decoded together
-        failure=None if torch.isfinite(latent).all() else told["failure"],
+        failure="its beam was given up" if gone else _failure(latent, told),
     )
+
+
+def _failure(latent: Tensor, told: dict[str, Any]) -> str | None:
+    return None if torch.isfinite(latent).all() else told["failure"]
 
 
 def _counted(seen: Tallies, told: Sequence[dict[str, Any]]) -> Tallies:

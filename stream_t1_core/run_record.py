@@ -135,7 +135,9 @@ def _add(run: RunRecord | None, record: Mapping[str, Any]) -> RunRecord:
         return replace(run, stopped=_text(record, "reason") or "")
     if event == "run_started":
         raise ValueError("a second run starts here: give the report of one run")
-    return run
+    if not isinstance(event, str):
+        raise ValueError(f"event {_shown(event)} is not known: give a report of the sampler")
+    return run  # a question to the artist, or a later version's
 
 
 def _started(record: Mapping[str, Any]) -> RunRecord:

@@ -72,7 +72,8 @@ def start_take(
     """
     takes = reel.takes()
     if not takes:
-        return _first(reel, request, seed, settings)
+        check_first(request, reel.folder.name)
+        return Opening(reel.new_take(None, 0, seed, settings), 0)
     take = reel.take(request.take) if request.take else takes[-1]
     locked = _locked(reel, take, request)
     if request.action == "continue":
@@ -89,14 +90,14 @@ def start_take(
     return Opening(branch, request.chunk, pick, kept, reseed=pick is None)
 
 
-def _first(reel: Reel, request: ReelRequest, seed: int, settings: Mapping[str, Any]) -> Opening:
+def check_first(request: ReelRequest, name: str) -> None:
+    """ValueError where a request needs chunks, for a reel that has none."""
     if request.action != "continue" or request.lock > 0 or request.take:
         asked = request.action if request.action != "continue" else "a lock or a take"
         raise ValueError(
-            f"Reel: '{reel.folder.name}' has no chunks yet, so {asked} has nothing to work on; set "
+            f"Reel: '{name}' has no chunks yet, so {asked} has nothing to work on; set "
             "action to continue and lock and take to 0 first, or check the reel's name"
         )
-    return Opening(reel.new_take(None, 0, seed, settings), 0)
 
 
 def _go_on(
@@ -189,6 +190,11 @@ def _check_pick(reel: Reel, take: Take, request: ReelRequest, locked: tuple[int,
         raise ValueError(
             f"Reel: candidate {candidate + 1} of chunk {chunk + 1} failed "
             f"({tried[candidate]['failure']}) and cannot be picked; choose another"
+        )
+    if candidate == reel.winner(take)[chunk]:
+        raise ValueError(
+            f"Reel: candidate {candidate + 1} has won chunk {chunk + 1} already; pick another, or "
+            f"reroll from chunk {chunk + 2} to make what follows again"
         )
     if chunk >= len(locked) and reel.path(take, chunk, candidate)[: len(locked)] != locked:
         raise ValueError(

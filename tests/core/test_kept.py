@@ -16,6 +16,7 @@ from stream_t1_core.cues import Cue
 from stream_t1_core.events import Event, FramesSettled, StepDone
 from stream_t1_core.generate import Video, finish, stream
 from stream_t1_core.kept import AskedReel, kept
+from stream_t1_core.reel import Reel
 from stream_t1_core.report import Report
 from stream_t1_core.takes import ReelRequest
 from stream_t1_core.tools import PromptSwitch, Tools
@@ -160,10 +161,14 @@ def test_a_stopped_reroll_goes_on_bit_for_bit(tmp_path: Path) -> None:
 def test_pick_replaces_the_winner_without_denoising_it(tmp_path: Path) -> None:
     first, told, _ = run(tmp_path / "reel")
     tried = [r for r in told.records if r["event"] == "chunk_done"][2]["candidates"]
+    won = Reel(tmp_path / "reel", {}).winner(Reel(tmp_path / "reel", {}).take(1))[2]
     for candidate, about in enumerate(tried):
-        video, report, flows = run(
-            tmp_path / "reel", action="pick", chunk=2, candidate=candidate, take=1
-        )
+        request = {"action": "pick", "chunk": 2, "candidate": candidate, "take": 1}
+        if candidate == won:
+            with pytest.raises(ValueError, match="has won chunk 3 already"):
+                run(tmp_path / "reel", **request)
+            continue
+        video, report, flows = run(tmp_path / "reel", **request)
         made = [r for r in report.records if r["event"] == "chunk_done"][2]
         assert made["chosen"] == "artist"
         assert [c["kept"] for c in made["candidates"]] == [i == candidate for i in range(4)]
@@ -245,3 +250,27 @@ def test_a_snapshot_of_a_whole_video_is_refused(tmp_path: Path) -> None:
         kept(asked, CONFIG, CUES, None, {}, backbone, LATENT_HW),
     ):
         pass
+
+
+def test_a_pick_after_a_lock_goes_on_from_the_beam_that_is_left(tmp_path: Path) -> None:
+    """The picked chunk has candidates of beams that the lock has ended."""
+    _, told, _ = run(tmp_path / "reel")
+    run(tmp_path / "reel", lock=2)
+    tried = [r for r in told.records if r["event"] == "chunk_done"][2]["candidates"]
+    picked = 0
+    for candidate, about in enumerate(tried):
+        try:
+            request = {"action": "pick", "chunk": 2, "candidate": candidate, "take": 1}
+            _, report, _ = run(tmp_path / "reel", **request)
+        except ValueError as error:  # from another beam, or the winner itself
+            assert "does not come from the locked" in str(error) or "has won" in str(error)
+        else:
+            picked += 1
+            assert seeds(report)[2] == about["seed"]
+    assert picked == 1
+
+
+def test_a_mistyped_name_leaves_no_reel(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'mistyped' has no chunks yet"):
+        run(tmp_path / "mistyped", action="reroll", chunk=1)
+    assert not (tmp_path / "mistyped").exists()

@@ -135,7 +135,7 @@ def test_continuing_a_stream_from_its_own_latents_is_going_on() -> None:
 
 
 def test_a_start_as_long_as_the_video_is_refused() -> None:
-    with pytest.raises(ValueError, match="start from has 21 latent frames, the video 21"):
+    with pytest.raises(ValueError, match="Start From: 81 frames are given, and the video has 81"):
         StreamConfig(latent_frames=21, given_frames=21)
 
 

@@ -85,7 +85,7 @@ def test_a_start_longer_than_the_video_is_refused(run: RunPrompt) -> None:
     prompt = with_node(small(frames=9, seed=304), "start", "StreamT1StartFrom", images=["81", 0])
     prompt["81"] = node("EmptyImage", width=32, height=32, batch_size=33, color=0)
     message = run(prompt).error["exception_message"]
-    assert "start from has 9 latent frames, the video 3" in message
+    assert "Start From: 33 frames are given, and the video has 9" in message
 
 
 @pytest.mark.parametrize("keep_images", [True, False])

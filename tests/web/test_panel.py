@@ -243,3 +243,20 @@ def test_a_sampler_in_a_subgraph_is_found(page: Page, screenshot: Screenshot) ->
     wait_for_status(page, "Done")
     screenshot("panel-subgraph")
     assert len(page.evaluate(CELLS)) == 4
+
+
+@OLDEST_AND_NEWEST
+def test_the_panel_leads_to_the_video_that_is_written(
+    page: Page, screenshot: Screenshot, page_errors: list[str]
+) -> None:
+    """As a preview on the node the file was loaded as a picture, which pages refuse."""
+    open_workflow(page, "timeline", length=33, seed=601)
+    page.evaluate(SET, [["StreamT1PromptTimeline", "text", "a red circle moving left"]])
+    queue(page)
+    wait_for_status(page, "Done: 3 chunks")
+    link = page.locator(".stream-t1-panel .video")
+    assert link.is_visible()
+    answer = page.request.get(link.evaluate("link => link.href"))
+    assert answer.ok and answer.headers["content-type"] == "video/mp4"
+    screenshot("video-link")
+    assert [text for text in page_errors if "mp4" in text] == []
