@@ -42,6 +42,7 @@ def test_every_workflow_is_a_template_with_a_picture(server: ComfyServer) -> Non
 
 def test_the_template_browser_shows_the_pack(page: Page, screenshot: Callable[[str], Path]) -> None:
     fetched: list[str] = []
+    page.set_viewport_size({"width": 2400, "height": 2000})  # cards out of sight load no picture
     page.on("response", lambda answer: fetched.append(answer.url) if answer.ok else None)
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text(PACK_NAME).first.click()
