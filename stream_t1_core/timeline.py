@@ -22,6 +22,10 @@ CLOCK = (
     r"|[0-9]{1,6}(?:\.[0-9]{1,3})?s?"  # 8.5, 8s
 )
 GAP = r"[ \t]{0,8}"
+# a line that begins as a segment would, but for the brackets
+BARE_TIME = re.compile(
+    r"^[^\S\n]*\(?(?P<time>\d{1,3}:\d\d(?:\.\d+)?[^\S\n]*[-\u2013\u2014])", re.MULTILINE
+)
 TIME = re.compile(rf"\[{GAP}({CLOCK}){GAP}(?:[-–—]{GAP}({CLOCK})?{GAP})?\]")
 # Repetitions are bounded, or cannot meet again what they have passed: hostile text stays linear.
 SUSPECT = re.compile(
@@ -55,7 +59,11 @@ class _Mark:
 
 def parse(text: str) -> tuple[Segment, ...]:
     """Segments in order, the first at 0. A ``ValueError`` tells line and column, both from 1."""
-    marks = list(_marks(text)) or [_Mark(0.0, None, 0, 0)]
+    marks = list(_marks(text))
+    if not marks and (bare := BARE_TIME.search(text)):
+        at = bare.start("time")
+        raise _error(text, at, bare["time"], "is a time without brackets; write [0:00-0:08] ...")
+    marks = marks or [_Mark(0.0, None, 0, 0)]
     leading = text[: marks[0].at]
     if leading.strip():
         at = len(leading) - len(leading.lstrip())

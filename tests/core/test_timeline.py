@@ -274,3 +274,21 @@ def test_seconds_and_fades_are_numbers_from_zero(number: float) -> None:
     for seconds, fade in ((number, 0.0), (0.0, number)):
         with pytest.raises(ValueError, match="both must be 0 or more"):
             prompt(seconds, fade=fade)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("0:00-0:01 a red circle\n0:01- a blue one", "line 1, column 1"),
+        ("(0:00-0:01) a (0:01-) b", "line 1, column 2"),
+        ("a red circle\n  0:08 - a blue one", "line 2, column 3"),
+    ],
+)
+def test_times_without_brackets_are_no_silent_single_prompt(text: str, place: str) -> None:
+    with pytest.raises(ValueError, match=f"Prompt Timeline: {place}.*without brackets"):
+        parse(text)
+
+
+@pytest.mark.parametrize("text", ["16:9 film", "a clock at 4:30", "4:30 in the morning - rain"])
+def test_clocks_in_a_prompt_are_text(text: str) -> None:
+    assert parse(text)[0].prompt == text
