@@ -89,7 +89,8 @@ class BeamPanel {
     this.toggle = button("", () => this.switchDensity());
     this.video = el("a", "video");
     Object.assign(this.video, { target: "_blank", textContent: "Open video", hidden: true });
-    const tools = el("div", "tools", this.runs, this.video, this.toggle);
+    const tools = el("div", "tools", this.runs, this.toggle);
+    if (this.videoUrl) this.toggle.before(this.video); // a saved page links to nothing
     if (onOpenReport) tools.append(...openButton(onOpenReport));
     this.facts = el("div", "facts");
     this.prompt = el("div", "prompt");
