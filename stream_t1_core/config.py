@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 TIMESTEP_COUNT = 1000  # Wan's flow-matching schedule has 1000 entries
 TRAINED_FRAMES = 240  # latent frames of the longest videos that LongLive saw (60 s)
 POSITIONS = ("auto", "absolute", "relative")
+TIMED = ("seconds per chunk", "milliseconds per frame", "total seconds")
+TARGETS = ("quality", *TIMED, "total denoiser calls")
+QUALITY = {"low": 0.2, "medium": 0.5, "high": 1.0}  # names for a budget's quality
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,45 @@ FIXED_SINK = Memory(routing=False)
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What a run may spend, below what its search may use at most: ``amount`` of ``target``.
+
+    ``quality``: from 0, one candidate a chunk, to 1, all that the search allows; the other targets
+    are named by their units. A ``hard`` deadline is kept within a chunk too: candidates are made
+    one by one until its time is up. ``adaptive`` moves candidates from chunks that look easy to
+    those that look hard; a target for each chunk then holds on average. Source of the numbers that
+    follow from it: ``budget.py``.
+    """
+
+    target: str = "quality"
+    amount: float = QUALITY["medium"]
+    hard: bool = False
+    adaptive: bool = False
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise ValueError(f"Budget: target '{self.target}': one of {', '.join(TARGETS)}")
+        if self.target == "quality" and not 0 <= self.amount <= 1:
+            raise ValueError(f"Budget: quality is {self.amount}; 0 to 1 allowed")
+        if not 0 < self.amount < math.inf and self.target != "quality":
+            raise ValueError(f"Budget: {self.target} is {self.amount}; more than 0 is needed")
+        if self.hard and not self.timed:
+            raise ValueError(
+                f"Budget: a hard deadline needs a target in seconds, not {self.target}; choose "
+                f"{', '.join(TIMED)}, or turn 'hard' off"
+            )
+        if self.hard and self.adaptive and self.target != "total seconds":
+            raise ValueError(
+                "Budget: a hard deadline for each chunk leaves nothing to move to another; turn "
+                "'hard' or 'adaptive' off, or choose total seconds"
+            )
+
+    @property
+    def timed(self) -> bool:
+        return self.target in TIMED
+
+
+@dataclass(frozen=True)
 class StreamConfig:
     """Everything a run depends on besides tensors and tools.
 
@@ -186,6 +228,7 @@ class StreamConfig:
     noise: NoisePropagation | None = None
     search: Search | None = None
     memory: Memory = FIXED_SINK
+    budget: Budget | None = None
     isolated: bool = False
     positions: str = "auto"
     trained_frames: int = TRAINED_FRAMES
@@ -212,6 +255,22 @@ class StreamConfig:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed {self.seed}: 0 to 2^63 - 1 allowed")
         self.memory.check_chunks(self.frames_per_chunk)
+        if self.budget:
+            self._check_budget(self.budget)
+
+    def _check_budget(self, budget: Budget) -> None:
+        if self.search is None:
+            raise ValueError(
+                "Budget: plug a Reward Pruner into the sampler too; its beam width and branch "
+                "factor are the most that a chunk may spend"
+            )
+        least = self.chunks * (len(self.schedule.steps) + 1)
+        if budget.target == "total denoiser calls" and budget.amount < least:
+            raise ValueError(
+                f"Budget: {budget.amount:g} denoiser calls in all; one candidate a chunk already "
+                f"takes {least} ({self.chunks} chunks, {len(self.schedule.steps)} steps and a "
+                "context pass each). Give that many or more, or make the video shorter"
+            )
 
     @property
     def chunks(self) -> int:
