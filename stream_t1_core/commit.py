@@ -114,8 +114,8 @@ def blending(config: StreamConfig) -> Blend:
 
 def _remember(
     parent: Beam, chunk: Chunk, model: CausalWan, text: Text, config: StreamConfig, blend: Blend
-) -> tuple[sinks.Chunks, sinks.Chunks]:
-    """Sinks and window after ``chunk``."""
+) -> tuple[sinks.Chunks, sinks.Chunks, sinks.Chunks]:
+    """Sinks, window and what has left it, after ``chunk``."""
     frames = chunk.latent.shape[1]
     relative = config.relative(chunk.index)
     kv = model.context_pass(
@@ -126,5 +126,8 @@ def _remember(
         model.lay_out(parent.kv, tuple(chunk.latent.shape[-2:]), relative),
         chunk.route,
     )
-    kept = sinks.remember(parent.sinks, parent.window, kv, frames, config.memory)
-    return sinks.make_room(*kept, config.memory, config.frames_per_chunk, blend)
+    first, before = sinks.remember(parent.sinks, parent.window, kv, frames, config.memory)
+    kept = sinks.make_room(first, before, config.memory, config.frames_per_chunk, blend)
+    most = config.refine.remembered_chunks if config.refine else 0
+    left = tuple(chunk for chunk in before if chunk not in (*kept[0], *kept[1]))
+    return *kept, (*parent.older, *left)[-most:] if most else ()

@@ -7,7 +7,7 @@ Defaults: Stream-T1 (arXiv 2605.04461), released code; LongLive for window, sink
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 TIMESTEP_COUNT = 1000  # Wan's flow-matching schedule has 1000 entries
 TRAINED_FRAMES = 240  # latent frames of the longest videos that LongLive saw (60 s)
@@ -15,6 +15,8 @@ POSITIONS = ("auto", "absolute", "relative")
 TIMED = ("seconds per chunk", "milliseconds per frame", "total seconds")
 TARGETS = ("quality", *TIMED, "total denoiser calls")
 QUALITY = {"low": 0.2, "medium": 0.5, "high": 1.0}  # names for a budget's quality
+REFINE_METHODS = ("iterative", "ensemble", "extended")
+VOTES = ("medoid", "mean")
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,61 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Refine:
+    """Improve the survivors of a chunk, in ``passes`` that count only if the score does not fall.
+
+    A pass noises the clean latent again and denoises it: from ``strength`` of the way up the
+    schedule, before its shift (1 is pure noise, 0.25 the last of four steps), down those of the
+    schedule's own steps that lie below. ``iterative`` does that once; ``ensemble`` does it
+    ``members`` times with other noise and takes their ``vote``: the ``medoid``, the one nearest to
+    all others, or the ``mean``; ``extended`` does it once, attending also to the last
+    ``wider_chunks`` that have left the window, which are remembered for that.
+    """
+
+    method: str = "iterative"
+    passes: int = 1
+    strength: float = 0.25
+    members: int = 4
+    vote: str = "medoid"
+    wider_chunks: int = 3  # with LongLive's window and sink: 21 latent frames, Wan's own clip
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("method", self.method, REFINE_METHODS),
+            ("vote", self.vote, VOTES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"Refiner: {name} is '{value}'; one of {', '.join(allowed)}")
+        if self.passes < 0:
+            raise ValueError(f"Refiner: {self.passes} passes; 0 or more allowed")
+        if not 0.001 <= self.strength <= 1:
+            raise ValueError(
+                f"Refiner: strength is {self.strength}; 0.001 to 1 allowed (0.25: the last of four "
+                "steps)"
+            )
+        if self.members < 1 or self.wider_chunks < 1:
+            raise ValueError(
+                f"Refiner: members {self.members} and wider chunks {self.wider_chunks}; both must "
+                "be 1 or more"
+            )
+
+    @property
+    def tries(self) -> int:
+        """Latents that a pass makes."""
+        return self.members if self.method == "ensemble" else 1
+
+    @property
+    def remembered_chunks(self) -> int:
+        """Chunks that are remembered after they have left the window."""
+        return self.wider_chunks if self.method == "extended" else 0
+
+    def schedule(self, whole: Schedule) -> Schedule:
+        """The noise levels of a pass."""
+        start = round(self.strength * TIMESTEP_COUNT)
+        return replace(whole, steps=(start, *(step for step in whole.steps if step < start)))
+
+
+@dataclass(frozen=True)
 class StreamConfig:
     """Everything a run depends on besides tensors and tools.
 
@@ -228,6 +285,7 @@ class StreamConfig:
     noise: NoisePropagation | None = None
     search: Search | None = None
     memory: Memory = FIXED_SINK
+    refine: Refine | None = None
     budget: Budget | None = None
     isolated: bool = False
     positions: str = "auto"
@@ -294,7 +352,19 @@ class StreamConfig:
 
     @property
     def denoiser_calls(self) -> int:
-        """Denoiser calls of the whole run, one per candidate and step, context passes included."""
+        """Denoiser calls of the whole run, one per candidate and step.
+
+        Refinement and context passes included.
+        """
         return self.chunks * (
-            self.plan.candidates * len(self.schedule.steps) + self.plan.beam_width
+            self.plan.candidates * len(self.schedule.steps)
+            + self.plan.beam_width * (self.refining_calls + 1)
         )
+
+    @property
+    def refining_calls(self) -> int:
+        """Denoiser calls that refining one survivor takes."""
+        if self.refine is None:
+            return 0
+        steps = self.refine.schedule(self.schedule).steps
+        return self.refine.passes * self.refine.tries * len(steps)

@@ -1,11 +1,11 @@
 """What a run tells while it runs: small records handed to ``emit``.
 
-``StepDone`` moves a progress bar, ``CandidatesMade`` has pictures to show and ``FramesSettled`` the
-video as it grows. The others, written one JSON object a line, are the report: see ``report.py`` for
-the schema.
+``StepDone`` moves a progress bar, ``CandidatesMade`` and ``SurvivorsRefined`` have pictures to show
+and ``FramesSettled`` the video as it grows. The others, written one JSON object a line, are the
+report: see ``report.py`` for the schema.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,19 @@ class CandidatesMade:
 
 
 @dataclass(frozen=True)
+class Refinement:
+    """What refining a survivor came to: passes, and the scores of the chunk that goes on."""
+
+    passes: int
+    accepted: int
+    short: float | None
+    long: float | None
+    fused: float
+    parts: dict[str, float]
+    standard: tuple[float | None, float | None] | None
+
+
+@dataclass(frozen=True)
 class CandidateReport:
     """One candidate of one chunk, in the order they were tried."""
 
@@ -51,6 +64,7 @@ class CandidateReport:
     rank: int | None  # place among the survivors, 0 is best; None if pruned
     failure: str | None
     standard: tuple[float | None, float | None] | None = None  # short and long, if standardised
+    refined: Refinement | None = None  # None: not refined; scores above are from before
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +74,15 @@ class ChoiceAsked:
     chunk: int
     candidates: tuple[CandidateReport, ...]
     seconds: float  # until the scores decide
+
+
+@dataclass(frozen=True, eq=False)
+class SurvivorsRefined:
+    """The candidates of a chunk that refining has changed, by index in the order tried."""
+
+    chunk: int
+    frames: Mapping[int, Tensor | None] = field(repr=False)  # [T, H, W, 3] each
+    latents: Mapping[int, Tensor] = field(repr=False)  # [C, F, h, w] each
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,5 +114,14 @@ class RunDone:
     routes: tuple[str | None, ...]
 
 
-Event = RunStarted | StepDone | CandidatesMade | ChoiceAsked | ChunkDone | FramesSettled | RunDone
+Event = (
+    RunStarted
+    | StepDone
+    | CandidatesMade
+    | ChoiceAsked
+    | SurvivorsRefined
+    | ChunkDone
+    | FramesSettled
+    | RunDone
+)
 Emit = Callable[[Event], None]

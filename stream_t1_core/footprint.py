@@ -69,7 +69,8 @@ def context_frames(config: StreamConfig) -> int:
     """Latent frames of keys and values: every beam's past, one laid out, the candidates' own."""
     memory = config.memory
     appended = memory.max_sink_frames - memory.sink_frames if memory.routing else 0
-    past = memory.window_frames + appended
+    older = config.refine.remembered_chunks * config.frames_per_chunk if config.refine else 0
+    past = memory.window_frames + appended + older
     own = config.plan.candidates * config.frames_per_chunk
     return (config.plan.beam_width + 1) * past + own
 

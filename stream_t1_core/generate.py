@@ -33,7 +33,8 @@ from .events import (
 )
 from .kv import KVPlace, Past, Route, live_bytes
 from .recache import recache
-from .replay import Replay, replay_chunk, tell_candidates, tell_chunk
+from .refine import refine
+from .replay import Replay, replay_chunk, tell_candidates, tell_chunk, tell_refined
 from .rewards.mix import prompt_readers
 from .settle import hand_out, settle
 from .state import Candidate, StreamState
@@ -138,18 +139,30 @@ def run_chunk(
         scored = scoring.score(candidates, state.chunk, tools.critic, config, state.seen)
         candidates = [add_route(c, config) for c in scored.candidates]
     told = {"left_out": scored.left_out, "prompt": tools.new_prompt}
-    seen = scored.seen
-    del scored  # pruned candidates hold decoder states: let them go before the context passes
+    # pruned candidates hold decoder states: let them go before the context passes
+    scored = replace(scored, candidates=[])
     tell_candidates(candidates, state.chunk, emit)
     candidates, told["candidates"], told["chosen"] = prune(
         candidates, state.chunk, tools, config, emit
     )
+    if config.refine:
+        with _timed(seconds, "refine"):
+            candidates, told["candidates"] = improve(
+                candidates,
+                told["candidates"],
+                scored,
+                state.chunk,
+                tools,
+                config,
+                emit,
+                before_call,
+            )
     with _timed(seconds, "commit"):
         beams = commit(candidates, state.chunk, tools.model, tools.text, config, before_call)
     told["sinks"] = tuple(len(beam.sinks) for beam in beams)
-    kv_bytes = live_bytes(chunk for beam in beams for chunk in beam.kv)
+    kv_bytes = live_bytes(chunk for beam in beams for chunk in beam.wide_kv)
     emit(ChunkDone(state.chunk, seconds=seconds, kv_bytes=kv_bytes, **told))
-    return replace(state, chunk=state.chunk + 1, beams=beams, seen=seen, reseed=False)
+    return replace(state, chunk=state.chunk + 1, beams=beams, seen=scored.seen, reseed=False)
 
 
 def under_new_prompt(
@@ -207,7 +220,7 @@ def denoise_all(
                 config.schedule,
                 lambda: before_call(len(some)),
             )
-            return [_with_latent(c, x.clone()) for c, x in zip(some, latents, strict=True)]
+            return [c.with_latent(x.clone()) for c, x in zip(some, latents, strict=True)]
 
         done += in_batches(group, batch)
     return done
@@ -247,6 +260,34 @@ def best_of(candidates: Sequence[Candidate], chunk: int, config: StreamConfig) -
             "again, check the model's precision (bfloat16 or float32) and the rewards' inputs"
         )
     return kept
+
+
+def improve(
+    survivors: Sequence[Candidate],
+    reports: Sequence[CandidateReport],
+    scored: scoring.Scoring,
+    chunk: int,
+    tools: Tools,
+    config: StreamConfig,
+    emit: Emit,
+    before_call: Callable[[int], None],
+) -> tuple[list[Candidate], tuple[CandidateReport, ...]]:
+    """Survivors refined, in their order; what is told of all candidates then."""
+
+    def judge(candidate: Candidate) -> Candidate:
+        [candidate] = scoring.decode([candidate], tools.critic, config)
+        candidate = scoring.score_again(candidate, chunk, tools.critic, config, scored)
+        return add_route(candidate, config)
+
+    refined = refine(survivors, chunk, tools, config, judge, before_call)
+    by_index = {i: refined[r.rank] for i, r in enumerate(reports) if r.rank is not None}
+    changed = {i: r.candidate for i, r in by_index.items() if r.told and r.told.accepted}
+    tell_refined(changed, chunk, emit)
+    told = list(reports)
+    for i, after in by_index.items():
+        route = after.candidate.route
+        told[i] = replace(told[i], refined=after.told, route=route.value if route else None)
+    return [after.candidate for after in refined], tuple(told)
 
 
 def finish(state: StreamState, tools: Tools, config: StreamConfig, emit: Emit) -> Video:
@@ -298,6 +339,11 @@ def check(tools: Tools, config: StreamConfig, latent_hw: tuple[int, int]) -> Non
                 f"Reward Pruner: reward '{readers[0]}' reads the prompt, but the prompt text is "
                 "empty; wire the text that goes into CLIP Text Encode into its prompt input too"
             )
+    if config.refine and not (critic.short or critic.long):
+        raise ValueError(
+            "Refiner: no reward to accept passes by; plug a reward into the short_reward or "
+            "long_reward of a Reward Pruner and that into the sampler, or take the Refiner out"
+        )
     if (critic.short or critic.long) and critic.decoder is None:
         raise ValueError("rewards look at frames, so they need a decoder (VAE)")
     if config.memory.routing and not (critic.short and critic.long):
@@ -305,11 +351,6 @@ def check(tools: Tools, config: StreamConfig, latent_hw: tuple[int, int]) -> Non
             "Memory Sink: routes are decided by a short and a long reward; plug both into the "
             "Reward Pruner, or turn routing off"
         )
-
-
-def _with_latent(candidate: Candidate, latent: Tensor) -> Candidate:
-    finite = bool(torch.isfinite(latent).all())
-    return replace(candidate, latent=latent, failure=None if finite else "latent not finite")
 
 
 def _reports(candidates: Sequence[Candidate], kept: list[int]) -> tuple[CandidateReport, ...]:

@@ -31,7 +31,8 @@ def recache(
         sinks += tuple(chunk for chunk in window if chunk.first_frame in were_sinks)
     # the pass reaches back further than the window: what has left it took its route then
     still = {chunk.first_frame for chunk in beam.window}
-    return replace(beam, sinks=sinks, window=tuple(c for c in window if c.first_frame in still))
+    window = tuple(chunk for chunk in window if chunk.first_frame in still)
+    return replace(beam, sinks=sinks, window=window, older=())  # those would tell the old prompt
 
 
 def recompute(

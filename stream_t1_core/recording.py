@@ -1,11 +1,11 @@
 """Keep a run in its reel while it runs: an ``emit`` that writes each chunk that is not there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from .events import CandidatesMade, ChunkDone, Event
+from .events import CandidatesMade, ChunkDone, Event, SurvivorsRefined
 from .reel import Reel, StoredChunk, Take
 from .report import record
 
@@ -21,10 +21,13 @@ class Recorder:
         self.stored = stored  # chunks that are there
         self.prompt = prompt
         self.made: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] = ((), ())  # latents, noise
+        self.refined: Mapping[int, Tensor] = {}  # latents by candidate
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, CandidatesMade) and event.chunk >= self.stored:
-            self.made = (event.latents, event.noise)
+            self.made, self.refined = (event.latents, event.noise), {}
+        elif isinstance(event, SurvivorsRefined):
+            self.refined = event.latents
         elif isinstance(event, ChunkDone) and event.chunk >= self.stored:
             latents, noise = self.made
             kept = sorted((c.rank, i) for i, c in enumerate(event.candidates) if c.rank is not None)
@@ -33,7 +36,8 @@ class Recorder:
                 torch.stack(latents),
                 torch.stack([noise[i] for _, i in kept]),
                 *self.prompt(event.chunk),
+                self.refined,
             )
             self.reel.write(self.take, event.chunk, stored)
             self.stored = event.chunk + 1
-            self.made = ((), ())
+            self.made, self.refined = ((), ()), {}

@@ -11,7 +11,9 @@ pick, lock) is decided in ``takes.py``; how its beams come back, in ``replay.py`
   beams that came ``through`` these candidates (one per chunk) went on, and so many chunks from the
   first are under ``lock``
 - ``take_001/chunk_00000.safetensors``: ``latents`` [n, C, F, h, w] of all candidates in the order
-  tried, ``noise`` [k, C, F, h, w] of the survivors, best first; metadata ``stream_t1`` is JSON:
+  tried, ``noise`` [k, C, F, h, w] of the survivors, best first, and, where refining has changed
+  some (``record`` tells which), ``refined`` [r, C, F, h, w], what they became, in the order tried;
+  metadata ``stream_t1`` is JSON:
   ``version``, ``record`` (the report's ``chunk_done``), ``prompt`` (SHA), ``keep_sinks``,
   ``sha256`` over the tensors and the rest of this JSON
 - ``take_001/winner.json``: ``version``, ``candidates``: the path chosen when the run last ended
@@ -32,6 +34,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from . import whole_files
@@ -53,6 +56,7 @@ class StoredChunk:
     noise: Tensor = field(repr=False)  # [k, C, F, h, w], survivors, best first
     prompt: str
     keep_sinks: bool
+    refined: Mapping[int, Tensor] = field(default_factory=dict, repr=False)  # by candidate
 
 
 @dataclass(frozen=True)
@@ -233,6 +237,7 @@ class Reel:
             tensors["noise"],
             about["prompt"],
             about["keep_sinks"],
+            dict(zip(_changed(about["record"]), tensors.get("refined", ()), strict=True)),
         )
 
     def write(self, take: Take, chunk: int, stored: StoredChunk) -> None:
@@ -240,6 +245,10 @@ class Reel:
         path = self._take_folder(take.number) / _chunk_name(chunk)
         assert chunk >= take.first_chunk and not path.exists(), "chunks are only added"
         tensors = {"latents": stored.latents, "noise": stored.noise}
+        if stored.refined:
+            tensors["refined"] = torch.stack(
+                [latent for _, latent in sorted(stored.refined.items())]
+            )
         about = {
             "version": VERSION,
             "record": stored.record,
@@ -410,6 +419,8 @@ class Reel:
             raise ValueError(f"keep_sinks is {about.get('keep_sinks')!r}")
         latent = tuple(self.geometry[key] for key in LATENT_KEYS)  # (C, F, h, w)
         wanted = {"latents": (len(candidates), *latent), "noise": (len(ranks), *latent)}
+        if changed := _changed(record):
+            wanted["refined"] = (len(changed), *latent)
         if dict(shapes) != wanted:
             raise ValueError(f"its tensors are {dict(shapes)}, not {wanted}")
 
@@ -525,7 +536,18 @@ def _is_candidate(value: Any) -> bool:
         and _is_count(value.get("seed"))
         and "rank" in value
         and (value["rank"] is None or _is_count(value["rank"]))
+        and _is_refinement(value.get("refined"))
     )
+
+
+def _is_refinement(value: Any) -> bool:
+    return value is None or isinstance(value, dict) and _is_count(value.get("accepted"))
+
+
+def _changed(record: Mapping[str, Any]) -> list[int]:
+    """The candidates that refining has changed, in the order tried."""
+    told = [candidate.get("refined") for candidate in record["candidates"]]
+    return [i for i, refined in enumerate(told) if refined and refined["accepted"]]
 
 
 def _ranked(record: Mapping[str, Any], rank: int) -> int:

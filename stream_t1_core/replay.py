@@ -15,7 +15,14 @@ from torch import Tensor
 from . import noise, scoring
 from .commit import commit
 from .config import StreamConfig
-from .events import CandidateReport, CandidatesMade, ChunkDone, Emit
+from .events import (
+    CandidateReport,
+    CandidatesMade,
+    ChunkDone,
+    Emit,
+    Refinement,
+    SurvivorsRefined,
+)
 from .kv import Route
 from .reel import StoredChunk
 from .rewards.tally import Tallies, count_in
@@ -43,6 +50,13 @@ def tell_candidates(candidates: Sequence[Candidate], chunk: int, emit: Emit) -> 
     """Show a chunk's candidates before the pruned are forgotten."""
     made = ((c.frames, c.latent, c.noise) for c in candidates)
     emit(CandidatesMade(chunk, *zip(*made, strict=True)))
+
+
+def tell_refined(changed: Mapping[int, Candidate], chunk: int, emit: Emit) -> None:
+    """Show the candidates, by index, that refining has changed, if there are any."""
+    if changed:
+        frames = {i: candidate.frames for i, candidate in changed.items()}
+        emit(SurvivorsRefined(chunk, frames, {i: c.latent for i, c in changed.items()}))
 
 
 def tell_chunk(stored: StoredChunk, emit: Emit) -> None:
@@ -75,7 +89,10 @@ def replay_chunk(
     candidates = scoring.decode(candidates, tools.critic, config)
     tell_candidates(candidates, index, emit)
     ranked = sorted((r.rank, i) for i, r in enumerate(reports) if r.rank is not None)
-    survivors = [candidates[i] for _, i in ranked]
+    refined = {i: candidates[i].with_latent(latent) for i, latent in stored.refined.items()}
+    refined = {i: scoring.decode([c], tools.critic, config)[0] for i, c in refined.items()}
+    tell_refined(refined, index, emit)
+    survivors = [refined.get(i, candidates[i]) for _, i in ranked]
     beams = commit(survivors, index, tools.model, tools.text, config, before_call)
     chosen = stored.record["chosen"] if picked is None else "artist"
     emit(_done(stored, tuple(reports), tuple(len(beam.sinks) for beam in beams), chosen))
@@ -98,8 +115,13 @@ def _done(
 
 def _report(told: dict[str, Any]) -> CandidateReport:
     values = {key: value for key, value in told.items() if key != "kept"}
-    standard = values["standard"]
-    return CandidateReport(**{**values, "standard": standard and tuple(standard)})
+    refined = values.get("refined")
+    values["refined"] = refined and Refinement(**{**refined, "standard": _pair(refined)})
+    return CandidateReport(**{**values, "standard": _pair(values)})
+
+
+def _pair(told: Mapping[str, Any]) -> tuple[float | None, float | None] | None:
+    return told["standard"] and tuple(told["standard"])
 
 
 def _candidate(
@@ -121,6 +143,7 @@ def _candidate(
     else:
         first = kept_noise[told["rank"]]
     failed = told["failure"] is not None
+    scores = told.get("refined") or told
     return Candidate(
         parent=parent,
         parent_rank=told["parent"],
@@ -128,11 +151,11 @@ def _candidate(
         noise=first,
         latent=latent,
         scores=Scores(
-            told["short"],
-            told["long"],
-            0.0 if failed else told["fused"],
-            {name: math.nan if x is None else x for name, x in told["parts"].items()},
-            told["standard"] and tuple(told["standard"]),
+            scores["short"],
+            scores["long"],
+            0.0 if failed else scores["fused"],
+            {name: math.nan if x is None else x for name, x in scores["parts"].items()},
+            _pair(scores),
         ),
         route=told["route"] and Route(told["route"]),
         # as at decoding, so that the same candidates are decoded together

@@ -4,14 +4,17 @@ Schema, version 1. Every line is an object with ``event``; numbers that are not 
 
 - ``run_started``: ``version``, ``settings`` (the run's whole configuration), ``prompt`` (the text
   that rewards read; empty without one), ``chunks``, ``denoiser_calls`` (planned, one per candidate
-  and step, context passes included)
+  and step, refinement and context passes included)
 - ``chunk_done``: ``chunk`` (from 0); ``candidates`` in the order tried, each with ``parent`` (rank
   of its parent beam), ``seed``, ``short``, ``long``, ``fused``, ``parts`` (single rewards by name),
   ``standard`` (short and long as they were fused, in standard deviations; null where rewards are
   added as they are), ``route`` (taken when the chunk leaves the window: drop, blend, append; null
   for chunk 0), ``kept``, ``rank`` (0 = best survivor, null = pruned), ``failure`` (why it could not
-  win, or null); ``sinks`` per surviving beam; ``seconds`` by phase (denoise, decode, score,
-  commit); ``kv_bytes`` live after pruning, shared chunks counted once; ``left_out``: rewards
+  win, or null), ``refined`` (null where it was not; else ``passes`` tried, ``accepted``, and
+  ``short``, ``long``, ``fused``, ``parts``, ``standard`` of the chunk as it goes on, where those
+  above are what candidates were compared by); ``sinks`` per surviving beam; ``seconds`` by phase
+  (denoise, decode, score, refine, commit); ``kv_bytes`` live after pruning, chunks remembered to
+  refine by included, shared chunks counted once; ``left_out``: rewards
   without a number for any candidate, by name, with the reason: this chunk's scores go without them;
   ``prompt``, if it changed with this chunk, or null; ``chosen``: ``artist`` where survivors were
   chosen by hand, ``timeout`` where that was asked for in vain, null where the scores decided

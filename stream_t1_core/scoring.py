@@ -101,12 +101,8 @@ def score(
     alive = [c for c in candidates if not c.failure]
     if critic.decoder is None or not alive:
         return Scoring(list(candidates), seen)
-    parts = _judge("short", critic.short, [[c.frames] for c in alive], alive, critic, config)
-    spans = [_span(c, critic, config) for c in alive] if critic.long else []
-    parts |= _judge("long", critic.long, spans, alive, critic, config)
+    parts = _parts(alive, chunk, critic, config)
     seen = count_in(seen, {name: part.values.tolist() for name, part in parts.items()})
-    if config.plan.strict:
-        _check_all(parts, f"chunk {chunk + 1}")
     used = {name: part for name, part in parts.items() if torch.isfinite(part.values).any()}
     left_out = {
         name: part.error or "not a finite number for any candidate"
@@ -115,19 +111,19 @@ def score(
     }
     for name, reason in left_out.items():
         log.warning("Stream-T1: chunk %d is scored without reward '%s': %s", chunk, name, reason)
-    weight = search.short_weight(chunk, config.chunks, config.plan.tau)
-    scored = {}
-    for i, candidate in enumerate(alive):
-        short, long = (_total(used, kind, i) for kind in KINDS)
-        standard = None
-        if config.plan.standardise:
-            standard = tuple(_total(used, kind, i, seen) for kind in KINDS)
-        values = {name: part.values[i].item() for name, part in parts.items()}
-        fused = search.fuse(*(standard or (short, long)), weight)
-        scores = Scores(short, long, fused, values, standard)
-        failure = _failure({name: used[name] for name in used if not math.isfinite(values[name])})
-        scored[id(candidate)] = replace(candidate, scores=scores, failure=failure)
+    scored = {id(c): _scored(c, i, parts, used, chunk, config, seen) for i, c in enumerate(alive)}
     return Scoring([scored.get(id(c), c) for c in candidates], seen, left_out)
+
+
+def score_again(
+    candidate: Candidate, chunk: int, critic: Critic, config: StreamConfig, before: Scoring
+) -> Candidate:
+    """Score another version of a candidate as those of its chunk were; it is not counted in."""
+    if candidate.failure:
+        return candidate
+    parts = _parts([candidate], chunk, critic, config)
+    used = {name: part for name, part in parts.items() if name not in before.left_out}
+    return _scored(candidate, 0, parts, used, chunk, config, before.seen)
 
 
 def video(tip: Chunk, critic: Critic, config: StreamConfig) -> tuple[Tensor, Tensor | None]:
@@ -156,6 +152,42 @@ def final_score(tip: Chunk, critic: Critic, config: StreamConfig, seen: Tallies)
         _check_all(named, "the whole video")
     total = _total(named, "long", 0, seen if config.plan.standardise else None)
     return total if math.isfinite(total) else None
+
+
+def _parts(
+    candidates: list[Candidate], chunk: int, critic: Critic, config: StreamConfig
+) -> dict[str, Part]:
+    """Answers of all rewards by name."""
+    parts = _judge(
+        "short", critic.short, [[c.frames] for c in candidates], candidates, critic, config
+    )
+    spans = [_span(c, critic, config) for c in candidates] if critic.long else []
+    parts |= _judge("long", critic.long, spans, candidates, critic, config)
+    if config.plan.strict:
+        _check_all(parts, f"chunk {chunk + 1}")
+    return parts
+
+
+def _scored(
+    candidate: Candidate,
+    index: int,
+    parts: Mapping[str, Part],
+    used: Mapping[str, Part],
+    chunk: int,
+    config: StreamConfig,
+    seen: Tallies,
+) -> Candidate:
+    """A candidate with its scores: it stands at ``index`` in the answers, which ``used`` count."""
+    short, long = (_total(used, kind, index) for kind in KINDS)
+    standard = None
+    if config.plan.standardise:
+        standard = tuple(_total(used, kind, index, seen) for kind in KINDS)
+    weight = search.short_weight(chunk, config.chunks, config.plan.tau)
+    values = {name: part.values[index].item() for name, part in parts.items()}
+    fused = search.fuse(*(standard or (short, long)), weight)
+    scores = Scores(short, long, fused, values, standard)
+    failure = _failure({name: used[name] for name in used if not math.isfinite(values[name])})
+    return replace(candidate, scores=scores, failure=failure)
 
 
 def _judge(

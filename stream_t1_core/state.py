@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .kv import ChunkKV, Route
@@ -68,11 +69,17 @@ class Beam:
     noise: Tensor | None = field(default=None, repr=False)  # [C, F, H, W], mixed
     sinks: tuple[ChunkKV, ...] = field(default=(), repr=False)
     window: tuple[ChunkKV, ...] = field(default=(), repr=False)
+    older: tuple[ChunkKV, ...] = field(default=(), repr=False)  # have left the window; to refine by
     decoder_state: Any = field(default=None, repr=False)
 
     @property
     def kv(self) -> tuple[ChunkKV, ...]:
         return (*self.sinks, *self.window)
+
+    @property
+    def wide_kv(self) -> tuple[ChunkKV, ...]:
+        """All that is remembered, in the order that it is attended to."""
+        return (*self.sinks, *self.older, *self.window)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +97,11 @@ class Candidate:
     scores: Scores = Scores()
     route: Route | None = None
     failure: str | None = None  # why it cannot win, if it cannot
+
+    def with_latent(self, latent: Tensor) -> "Candidate":
+        """The same with this latent; it has failed where that is not finite."""
+        finite = bool(torch.isfinite(latent).all())
+        return replace(self, latent=latent, failure=None if finite else "latent not finite")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +126,7 @@ class StreamState:
                 beam,
                 sinks=tuple(map(moved, beam.sinks)),
                 window=tuple(map(moved, beam.window)),
+                older=tuple(map(moved, beam.older)),
             )
             for beam in self.beams
         )

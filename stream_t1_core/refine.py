@@ -1,0 +1,109 @@
+"""The refiner: after pruning, make a survivor's clean latent anew from a little noise, if better.
+
+A pass noises and denoises the latent (how: ``config.Refine``) and counts only where the fused score
+does not fall. All survivors are refined, not the winner alone: the path that wins in the end often
+goes through others, and a score raised for one of them only would decide the next pruning. Their
+order stays what pruning made it. This file knows neither frames nor rewards: it is handed a judge.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .batching import in_batches
+from .config import StreamConfig
+from .denoise import FlowFunction, add_noise, denoise, sigma_of, warped_timesteps
+from .events import Refinement
+from .state import Candidate
+from .tools import Tools
+
+Judge = Callable[[Candidate], Candidate]  # decoded, scored, with its route; failed if it cannot be
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """A survivor as it goes on, and what became of its passes; None: there were none."""
+
+    candidate: Candidate = field(repr=False)
+    told: Refinement | None
+
+
+def refine(
+    survivors: Sequence[Candidate],
+    chunk: int,
+    tools: Tools,
+    config: StreamConfig,
+    judge: Judge,
+    before_call: Callable[[int], None],
+) -> list[Refined]:
+    """Every survivor after its passes, one survivor's context at a time."""
+    return [_refined(c, chunk, tools, config, judge, before_call) for c in survivors]
+
+
+def seed_of(seed: int, chunk: int, number: int, member: int) -> int:
+    """Seed of one denoising of a pass: no candidate's, and no other pass's."""
+    digest = hashlib.sha256(f"refine {seed} {chunk} {number} {member}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1  # below 2^63
+
+
+def vote(latents: Tensor, how: str) -> Tensor:
+    """One latent [C, F, h, w] of many [n, C, F, h, w]: their mean, or the one nearest to all."""
+    if how == "mean":
+        return latents.mean(dim=0)
+    flat = latents.flatten(1)
+    distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")  # (n, n)
+    return latents[int(distances.sum(dim=1).argmin())].clone()
+
+
+def _refined(
+    candidate: Candidate,
+    chunk: int,
+    tools: Tools,
+    config: StreamConfig,
+    judge: Judge,
+    before_call: Callable[[int], None],
+) -> Refined:
+    passes, accepted, scores = config.refine.passes, 0, candidate.scores
+    if not passes or scores.short is None and scores.long is None:
+        return Refined(candidate, None)  # no reward had a number: nothing to accept by
+    parent, hw = candidate.parent, tuple(candidate.latent.shape[-2:])
+    past = tools.model.lay_out(parent.wide_kv, hw, config.relative(chunk))
+
+    def flow(noisy: Tensor, timesteps: Tensor) -> Tensor:
+        return tools.model.flow(noisy, timesteps, config.first_frame(chunk), tools.text, past)
+
+    for number in range(passes):
+        seeds = [seed_of(candidate.seed, chunk, number, i) for i in range(config.refine.tries)]
+        latents = _made_anew(candidate.latent, seeds, flow, tools, config, before_call)
+        made = judge(candidate.with_latent(vote(torch.stack(latents), config.refine.vote)))
+        if not made.failure and made.scores.fused >= candidate.scores.fused:
+            candidate, accepted = made, accepted + 1
+    scores = candidate.scores
+    told = Refinement(
+        passes, accepted, scores.short, scores.long, scores.fused, scores.parts, scores.standard
+    )
+    return Refined(candidate, told)
+
+
+def _made_anew(
+    clean: Tensor,
+    seeds: list[int],
+    flow: FlowFunction,
+    tools: Tools,
+    config: StreamConfig,
+    before_call: Callable[[int], None],
+) -> list[Tensor]:
+    """The latent [C, F, h, w] noised and denoised again, once for each seed."""
+    schedule = config.refine.schedule(config.schedule)
+    first = sigma_of(warped_timesteps(schedule)[:1], schedule.shift)  # (1,)
+
+    def batch(some: list[int]) -> list[Tensor]:
+        draws = [tools.draw(seed, len(schedule.steps), tuple(clean.shape)) for seed in some]
+        drawn = torch.stack(draws)  # (n, steps, C, F, h, w)
+        noisy = add_noise(clean, drawn[:, 0], first)
+        return [*denoise(flow, noisy, drawn[:, 1:], schedule, lambda: before_call(len(some)))]
+
+    return in_batches(seeds, batch)
