@@ -1,0 +1,282 @@
+"""How much the next chunk may spend: candidates, beams kept, refinement passes, rewards.
+
+One controller as plain functions: settings and what was measured go in, an allotment comes out. It
+knows counts, scores and seconds that it is told; no clock, no tensors, no models. What happens
+when time is up within a chunk is in ``deadline.py``.
+
+A run moves on a ladder: first candidates, from one to all that the search allows, with the beams
+that its branch factor makes of them; then refinement passes. From one chunk to the next it moves
+by a quarter of the ladder at most. Where seconds count it goes down when the next chunk would take
+more than ``FULL`` of its time, up when a higher rung would take less than ``ROOMY``, and stays in
+between.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean, median, pstdev
+from typing import NamedTuple
+
+from .config import StreamConfig
+from .deadline import Deadline
+from .rewards.tally import Tallies, count_in
+
+FULL, ROOMY = 0.95, 0.85  # of a chunk's seconds
+REACH = 4  # a run moves by one REACH-th of its ladder a chunk, and by one rung at least
+REMEMBERED = 3  # measurements of each cost
+UNKNOWN = 0.5  # of a chunk's seconds are left for all but denoising while its costs are unknown
+SWING = 0.5  # adaptive: a chunk gets this much more or less of an equal share at most
+
+
+class Rung(NamedTuple):
+    candidates: int
+    beam_width: int
+    passes: int  # of refinement
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """What a chunk may spend. ``candidates`` are shared out over the beams there are."""
+
+    candidates: int
+    beam_width: int
+    passes: int  # of refinement
+    rewards: bool  # whether they run: not where they decide nothing
+    rung: int  # of the ladder, from 0
+    due: float  # an equal share of the budget: seconds where seconds count, else denoiser calls
+    share: float  # its own share; the same unless adaptive
+    predicted: float | None  # seconds; None while nothing is measured
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a chunk took and what it showed.
+
+    ``phases``: seconds and how many things they were spent on; none where the chunk was made by an
+    earlier session, whose seconds say nothing of this machine now.
+    """
+
+    candidates: int
+    passes: int
+    calls: int
+    seconds: float
+    phases: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    scores: tuple[float, ...] = ()  # fused, of all candidates that could win
+    motion: float | None = None  # of the best one: mean change from frame to frame
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What a run has spent of its budget, and what it has learnt by that."""
+
+    rung: int | None = None  # of the last chunk
+    calls: int = 0
+    seconds: float = 0.0
+    due: float = 0.0  # the sum of the equal shares so far
+    costs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # latest, by phase
+    signals: Tallies = field(default_factory=dict)
+    difficulty: float = 0.0  # that the last chunk foretells, -1 to 1
+
+
+def allot(
+    config: StreamConfig, spending: Spending, chunk: int, quality: float | None, switched: bool
+) -> Allotment:
+    """The next chunk's part. ``quality``: where the slider is now, if it was moved.
+
+    ``switched``: another prompt begins with this chunk.
+    """
+    rungs = _ladder(config)
+    due = _due(config, rungs, spending, chunk, quality)
+    share = due
+    if config.budget.adaptive:
+        share = _adapted(config, rungs, spending, chunk, due, switched)
+    if not config.budget.timed:
+        rung = _within_reach(_last(rungs, lambda r: _calls(config, r) <= share), spending, rungs)
+        rung = min(rung, _affordable(config, rungs, spending, chunk))
+    elif not spending.costs:
+        rung = len(rungs) - 1 if spending.rung is None else spending.rung
+    else:
+        rung = _in_time(config, rungs, spending, share)
+    candidates, beam_width, passes = rungs[rung]
+    return Allotment(
+        candidates,
+        beam_width,
+        passes,
+        judged(config, candidates, passes),
+        rung,
+        due,
+        share,
+        _predicted(config, rungs[rung], spending) if spending.costs else None,
+    )
+
+
+def step(
+    config: StreamConfig, spending: Spending, allotted: Allotment, measured: Measured
+) -> Spending:
+    """The next state, after a chunk."""
+    rung = allotted.rung
+    if config.budget.timed and allotted.predicted is None:  # as far as it came
+        rung = min(rung, measured.candidates - 1 + measured.passes)
+    costs = dict(spending.costs)
+    for phase, (seconds, count) in measured.phases.items():
+        if count:
+            costs[phase] = (*costs.get(phase, ()), seconds / count)[-REMEMBERED:]
+    after = replace(
+        spending,
+        rung=rung,
+        calls=spending.calls + measured.calls,
+        seconds=spending.seconds + measured.seconds,
+        due=spending.due + allotted.due,
+        costs=costs,
+    )
+    return _foretold(after, measured) if config.budget.adaptive else after
+
+
+def deadline(
+    config: StreamConfig, spending: Spending, allotted: Allotment, since: float
+) -> Deadline | None:
+    """When a chunk that began at ``since`` must be done; None where it may take what it takes.
+
+    A first chunk has one too, so that it takes about its time before any cost is known.
+    """
+    if not config.budget.timed or not (config.budget.hard or allotted.predicted is None):
+        return None
+    end, steps = since + allotted.share, len(config.schedule.steps)
+    if allotted.predicted is None:
+        return Deadline(end, steps, after_all=UNKNOWN * allotted.share)
+    cost = {name: estimate(seen) for name, seen in spending.costs.items()}
+    each = cost.get("decode", 0.0) + (cost.get("score", 0.0) if allotted.rewards else 0.0)
+    commit = cost.get("commit", 0.0)
+    return Deadline(
+        end,
+        steps,
+        cost.get("denoise"),
+        each,
+        commit * allotted.beam_width,
+        commit,
+        cost.get("refine"),
+    )
+
+
+def judged(config: StreamConfig, candidates: int, passes: int) -> bool:
+    """Whether rewards have something to decide."""
+    return candidates > 1 or passes > 0 or config.memory.routing or config.budget.adaptive
+
+
+def estimate(seen: Sequence[float]) -> float:
+    """What the next measurement will be: the median, which one odd value does not move.
+
+    Where the latest rise one after the other it is further up, as far as both rises agree.
+    """
+    middle = median(seen)
+    if len(seen) < 3 or not seen[0] < seen[1] < seen[2]:
+        return middle
+    return middle + 2 * min(seen[1] - seen[0], seen[2] - seen[1])
+
+
+def _ladder(config: StreamConfig) -> list[Rung]:
+    """Every rung, the cheapest first."""
+    most, branches = config.plan.candidates, config.plan.branch_factor
+    rungs = [Rung(n, math.ceil(n / branches), 0) for n in range(1, most + 1)]
+    passes = config.refine.passes if config.refine else 0
+    return rungs + [Rung(most, config.plan.beam_width, p) for p in range(1, passes + 1)]
+
+
+def _calls(config: StreamConfig, rung: Rung) -> int:
+    """Denoiser calls of a chunk, counted as in ``StreamConfig.denoiser_calls``."""
+    refining = config.refining_calls * rung.passes // config.refine.passes if rung.passes else 0
+    return rung.candidates * len(config.schedule.steps) + rung.beam_width * (refining + 1)
+
+
+def _due(
+    config: StreamConfig,
+    rungs: list[Rung],
+    spending: Spending,
+    chunk: int,
+    quality: float | None,
+) -> float:
+    """An equal share for every chunk that is left: seconds or denoiser calls."""
+    budget, left = config.budget, config.chunks - chunk
+    if budget.target == "quality":
+        wanted = budget.amount if quality is None else quality
+        return _calls(config, rungs[round(wanted * (len(rungs) - 1))])
+    if budget.target == "total denoiser calls":
+        return (budget.amount - spending.calls) / left
+    if budget.target == "total seconds":
+        return (budget.amount - spending.seconds) / left
+    if budget.target == "milliseconds per frame":
+        return budget.amount / 1000 * 4 * config.frames_per_chunk
+    return budget.amount
+
+
+def _adapted(
+    config: StreamConfig,
+    rungs: list[Rung],
+    spending: Spending,
+    chunk: int,
+    due: float,
+    switched: bool,
+) -> float:
+    """More than an equal share of the rest for a chunk that looks hard, less for an easy one."""
+    left = config.chunks - chunk
+    remaining = due * left
+    if not config.budget.target.startswith("total"):
+        used = spending.seconds if config.budget.timed else spending.calls
+        remaining += spending.due - used
+    if left == 1:
+        return remaining
+    return remaining / left * (1 + SWING * (1.0 if switched else spending.difficulty))
+
+
+def _affordable(config: StreamConfig, rungs: list[Rung], spending: Spending, chunk: int) -> int:
+    """The highest rung that leaves enough denoiser calls for the chunks after this one."""
+    if config.budget.target != "total denoiser calls":
+        return len(rungs) - 1
+    later = (config.chunks - chunk - 1) * _calls(config, rungs[0])
+    free = config.budget.amount - spending.calls - later
+    return _last(rungs, lambda rung: _calls(config, rung) <= free)
+
+
+def _in_time(config: StreamConfig, rungs: list[Rung], spending: Spending, seconds: float) -> int:
+    full = _last(rungs, lambda r: _predicted(config, r, spending) <= FULL * seconds)
+    roomy = _last(rungs, lambda r: _predicted(config, r, spending) <= ROOMY * seconds)
+    wanted = full if full < spending.rung else max(spending.rung, roomy)
+    return _within_reach(wanted, spending, rungs)
+
+
+def _within_reach(wanted: int, spending: Spending, rungs: list[Rung]) -> int:
+    if spending.rung is None:
+        return wanted
+    reach = max(1, len(rungs) // REACH)
+    return max(spending.rung - reach, min(spending.rung + reach, wanted))
+
+
+def _predicted(config: StreamConfig, rung: Rung, spending: Spending) -> float:
+    """Seconds that a chunk will take; a cost that was never met counts nothing yet."""
+    counts = {
+        "denoise": rung.candidates * len(config.schedule.steps),
+        "decode": rung.candidates,
+        "score": rung.candidates if judged(config, rung.candidates, rung.passes) else 0,
+        "refine": rung.beam_width * rung.passes,
+        "commit": rung.beam_width,
+        "rest": 1,
+    }
+    return sum(estimate(seen) * counts[name] for name, seen in spending.costs.items())
+
+
+def _foretold(spending: Spending, measured: Measured) -> Spending:
+    """What this chunk says of the next: it is hard where candidates differ, move, or got worse."""
+    seen = {}
+    if measured.scores:
+        seen = {"spread": pstdev(measured.scores), "fall": -max(measured.scores)}
+    if measured.motion is not None:
+        seen["motion"] = measured.motion
+    signals = count_in(spending.signals, {name: [value] for name, value in seen.items()})
+    away = [signals[name].standardise(value) for name, value in seen.items()]
+    difficulty = max(-1.0, min(1.0, fmean(away))) if away else 0.0
+    return replace(spending, signals=signals, difficulty=difficulty)
+
+
+def _last(rungs: list[Rung], fits: Callable[[Rung], bool]) -> int:
+    """The highest rung that fits; the lowest where none does."""
+    return max((i for i, rung in enumerate(rungs) if fits(rung)), default=0)
