@@ -15,6 +15,7 @@ from ..stream_t1_core.config import (
     POSITIONS,
     Memory,
     NoisePropagation,
+    Refine,
     Schedule,
     StreamConfig,
 )
@@ -39,6 +40,7 @@ from .sockets import (
     Pruner,
     PrunerSocket,
     ReelSocket,
+    RefinerSocket,
     StartSocket,
     Writer,
     WriterSocket,
@@ -108,6 +110,12 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                     optional=True,
                     tooltip="Memory Sink: what the model may remember. Not plugged in: LongLive's "
                     "window of 12 latent frames with a fixed sink of 3.",
+                ),
+                RefinerSocket.Input(
+                    "refiner",
+                    optional=True,
+                    tooltip="Refiner: make the chunks that go on anew from a little noise, where "
+                    "that is better by the rewards. Not plugged in: they stay as they are.",
                 ),
                 StartSocket.Input(
                     "start",
@@ -220,6 +228,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
         noise: NoisePropagation | None = None,
         pruner: Pruner | None = None,
         memory: Memory | None = None,
+        refiner: Refine | None = None,
         start: AskedStart | None = None,
         reel: AskedReel | None = None,
         director: Directing | None = None,
@@ -239,6 +248,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
             noise=noise,
             search=pruner.search if pruner else None,
             memory=memory or FIXED_SINK,
+            refine=refiner,
             isolated=isolated,
             positions=positions,
             trained_frames=trained_frames(model),

@@ -1,10 +1,25 @@
-"""The three units as nodes: each one's output is the core's settings record."""
+"""The units as nodes: each one's output is the core's settings record."""
 
 from comfy_api.latest import io
 
-from ..stream_t1_core.config import Memory, NoisePropagation, Search
+from ..stream_t1_core.config import (
+    REFINE_METHODS,
+    VOTES,
+    Memory,
+    NoisePropagation,
+    Refine,
+    Search,
+)
 from ..stream_t1_core.rewards.base import Reward
-from .sockets import MemorySocket, NoiseSocket, Pruner, PrunerSocket, RewardSocket, advanced
+from .sockets import (
+    MemorySocket,
+    NoiseSocket,
+    Pruner,
+    PrunerSocket,
+    RefinerSocket,
+    RewardSocket,
+    advanced,
+)
 
 
 class StreamT1NoisePropagation(io.ComfyNode):
@@ -232,4 +247,87 @@ class StreamT1MemorySink(io.ComfyNode):
         )
 
 
-NODES = [StreamT1NoisePropagation, StreamT1RewardPruner, StreamT1MemorySink]
+class StreamT1Refiner(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StreamT1Refiner",
+            display_name="Refiner",
+            category="Stream-T1",
+            description="Improves the chunks that go on: noises each a little and denoises it "
+            "again, and keeps the new one where its fused score does not fall. Needs a reward in "
+            "the Reward Pruner.",
+            inputs=[
+                io.Combo.Input(
+                    "method",
+                    options=[*REFINE_METHODS],
+                    default=REFINE_METHODS[0],
+                    tooltip="iterative: once a pass; ensemble: several times a pass with other "
+                    "noise, combined by vote; extended: once a pass, attending also to chunks that "
+                    "have left the window.",
+                ),
+                io.Int.Input(
+                    "passes",
+                    default=1,
+                    min=1,
+                    max=100,
+                    tooltip="Passes for each chunk that goes on, one after the other; each starts "
+                    "from the last accepted. One costs a denoiser call or more per path.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=0.25,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much is made anew: where on the noise schedule a pass starts, "
+                    "before its shift. 0.25 is the last of 4 steps; 1 is pure noise. Each of the "
+                    "sampler's steps below it costs one more denoiser call.",
+                ),
+                advanced(
+                    io.Int.Input(
+                        "members",
+                        default=4,
+                        min=1,
+                        max=64,
+                        tooltip="For ensemble: latents that vote in a pass. Cost grows with it; "
+                        "the medoid needs 3 or more.",
+                    )
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "vote",
+                        options=[*VOTES],
+                        default=VOTES[0],
+                        tooltip="For ensemble: medoid takes the member nearest to all others, mean "
+                        "their average, which is smoother.",
+                    )
+                ),
+                advanced(
+                    io.Int.Input(
+                        "wider_chunks",
+                        default=3,
+                        min=1,
+                        max=100,
+                        tooltip="For extended: chunks that have left the window and are remembered "
+                        "for the passes. Each costs memory like a chunk of the window.",
+                    )
+                ),
+            ],
+            outputs=[RefinerSocket.Output("refiner", display_name="refiner")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        method: str,
+        passes: int,
+        strength: float,
+        members: int,
+        vote: str,
+        wider_chunks: int,
+    ) -> io.NodeOutput:
+        return io.NodeOutput(Refine(method, passes, strength, members, vote, wider_chunks))
+
+
+NODES = [StreamT1NoisePropagation, StreamT1RewardPruner, StreamT1MemorySink, StreamT1Refiner]

@@ -129,8 +129,15 @@ function isCandidate(value) {
     SCORES.every((name) => isScore(value[name])) &&
     isObject(value.parts) &&
     Object.values(value.parts).every(isScore) &&
-    (value.rank === null || Number.isInteger(value.rank))
+    (value.rank === null || Number.isInteger(value.rank)) &&
+    isRefinement(value.refined ?? null)
   );
+}
+
+function isRefinement(value) {
+  if (value === null) return true;
+  const whole = isObject(value) && [value.passes, value.accepted].every(Number.isInteger);
+  return whole && SCORES.every((name) => isScore(value[name]));
 }
 
 // Everything that drawing needs. Cells stand by chunk and candidate; `parent` of a cell is the
@@ -249,6 +256,7 @@ function chunkOf({ record, strips }, chunk) {
     fused: candidate.fused,
     parts: candidate.parts,
     standard: candidate.standard ?? null, // short and long as they were fused, if not as they are
+    refined: candidate.refined ?? null, // passes, and the scores with which it went on
     route: candidate.route,
     rank: candidate.rank,
     placeText: candidate.rank === null || alone ? "" : nth(candidate.rank + 1),
@@ -339,7 +347,8 @@ function isFirstSink(chunk, settings) {
 }
 
 function seriesOf(chunks, path) {
-  const onPath = (name) => chunks.map((chunk, index) => chunk?.cells[path[index]]?.[name] ?? null);
+  const onPath = (name) =>
+    chunks.map((chunk, index) => wentOn(chunk?.cells[path[index]])?.[name] ?? null);
   return {
     best: chunks.map((chunk) => chunk?.cells[chunk.winner]?.fused ?? null),
     mean: chunks.map((chunk) => chunk && mean(chunk.cells.map(({ fused }) => fused))),
@@ -347,6 +356,9 @@ function seriesOf(chunks, path) {
     long: onPath("long"),
   };
 }
+
+// Where the scores of the chunk that went on are: a candidate's own are from before refining.
+const wentOn = (cell) => cell?.refined ?? cell;
 
 // The chart: scores of one kind share a scale, those of different kinds do not compare.
 function lanesOf({ best, mean, short, long }) {
@@ -431,6 +443,7 @@ export function explain(view, chunk, candidate) {
     ...(cell.failure ? [] : standing(here, cell)),
     ...(here.waiting ? [] : fate(view, here, cell)),
     ...(cell.failure ? [] : composition(view, here, cell)),
+    ...refinement(here, cell),
     ...(here.waiting ? [] : memory(view, cell)),
     ...here.leftOut.map(
       ([name, reason]) => `Reward ${name} had no number in this chunk (${reason}): left out.`,
@@ -529,6 +542,15 @@ function composition({ settings, planned }, here, cell) {
   return [`Fused = ${shares[0]} of ${own} + ${shares[1]} of ${all}.`];
 }
 
+// What the refiner did to it before it went on.
+function refinement({ decimals }, { fused, refined }) {
+  if (!refined) return [];
+  const { passes, accepted } = refined;
+  const tried = `Refined: ${accepted} of ${passes} ${passes === 1 ? "pass" : "passes"} accepted`;
+  const [before, after] = [fused, refined.fused].map((value) => numberText(value, decimals.fused));
+  return [accepted ? `${tried}, fused ${before} became ${after}.` : `${tried}, it stayed as it was.`];
+}
+
 // What became of its path.
 function fate(view, here, cell) {
   const { state, chunks } = view;
@@ -609,19 +631,22 @@ function routeReason({ chunks, settings }, cell) {
   const parent = chunks[cell.chunk - 1]?.cells[cell.parent];
   let ancestor = parent;
   while (ancestor) {
-    if (ancestor.short !== null) earlier.push(ancestor.short);
+    const { short } = wentOn(ancestor);
+    if (short !== null) earlier.push(short);
     ancestor = chunks[ancestor.chunk - 1]?.cells[ancestor.parent];
   }
-  const known = [cell.short, cell.long, parent?.long ?? null].every((score) => score !== null);
+  const { short, long } = wentOn(cell);
+  const before = wentOn(parent)?.long ?? null;
+  const known = [short, long, before].every((score) => score !== null);
   if (!known || !earlier.length) return "";
   const { short_gate, long_gate } = settings.memory;
   const usual = mean(earlier);
-  const gain = cell.short - usual;
-  const digits = decimalsFor([cell.short, usual]);
-  const [own, path] = [cell.short, usual].map((score) => numberText(score, digits));
+  const gain = short - usual;
+  const digits = decimalsFor([short, usual]);
+  const [own, path] = [short, usual].map((score) => numberText(score, digits));
   const scores = `short ${own} against its path's mean ${path}`;
   if (!(gain > short_gate)) return cell.route === "drop" ? `: ${scores}` : "";
-  const fall = parent.long - cell.long;
+  const fall = before - long;
   const moved = fall > 0 ? "fell by" : "rose by";
   const step = fall === 0 ? "long stayed" : `long ${moved} ${gapText(Math.abs(fall), 2)}`;
   const route = fall > long_gate ? "append" : "blend";

@@ -30,7 +30,7 @@ from typing import Any
 from aiohttp import web
 from server import PromptServer
 
-from ...stream_t1_core.events import CandidatesMade, Event
+from ...stream_t1_core.events import CandidatesMade, Event, SurvivorsRefined
 from ...stream_t1_core.report import Report
 from .filmstrips import Filmstrip, filmstrips
 from .question import Question
@@ -62,6 +62,10 @@ class LiveRun:
             self.strips[event.chunk] = filmstrips(event.frames)
             while self.strip_bytes > MOST_BYTES:
                 self.strips.pop(min(self.strips))
+        elif isinstance(event, SurvivorsRefined) and event.chunk in self.strips:
+            before = self.strips[event.chunk]
+            anew = filmstrips([event.frames.get(i) for i in range(len(before))])
+            self.strips[event.chunk] = [a or b for a, b in zip(anew, before, strict=True)]
         self.tell()
 
     def tell(self) -> None:

@@ -5,7 +5,14 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from PIL import Image
 from torch import Tensor
 
-from ...stream_t1_core.events import CandidatesMade, ChunkDone, Event, RunDone, StepDone
+from ...stream_t1_core.events import (
+    CandidatesMade,
+    ChunkDone,
+    Event,
+    RunDone,
+    StepDone,
+    SurvivorsRefined,
+)
 
 PREVIEW_PIXELS = 384
 
@@ -26,6 +33,9 @@ class ProgressEvents:
             self.bar.update_absolute(self.done, self.total)
         elif isinstance(event, CandidatesMade):
             self.last_frames = [None if f is None else f[-1].clone() for f in event.frames]
+        elif isinstance(event, SurvivorsRefined):
+            for index, frames in event.frames.items():
+                self.last_frames[index] = frames[-1].clone()
         elif isinstance(event, ChunkDone):
             best = [c.rank for c in event.candidates].index(0)
             if self.last_frames[best] is not None:

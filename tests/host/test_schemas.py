@@ -28,6 +28,7 @@ IDS = {
     "StreamT1PromptAt",
     "StreamT1PromptTimeline",
     "StreamT1Reel",
+    "StreamT1Refiner",
     "StreamT1ReportPlot",
     "StreamT1RewardMix",
     "StreamT1RewardPruner",
@@ -94,7 +95,7 @@ def test_the_samplers_sockets(ours: dict[str, dict]) -> None:
     assert sampler["output_name"] == ["latent", "images", "report"]
     inputs = inputs_of(sampler)
     optional = sampler["input"]["optional"]
-    units = {"noise", "pruner", "memory", "start", "reel", "director", "writer"}
+    units = {"noise", "pruner", "memory", "refiner", "start", "reel", "director", "writer"}
     newer = {"positions", "kv_place"}  # workflows saved before they came stay valid
     assert set(optional) == units | newer
     assert all(inputs[unit][0] == f"STREAM_T1_{unit.upper()}" for unit in units)

@@ -229,6 +229,29 @@ test("the fusion is only stated where it gives the reported score", () => {
   assert.doesNotMatch(words, /Against/); // plain scores are not what was compared
 });
 
+test("a refined candidate: what was compared, what went on, and the route by the latter", () => {
+  const refined = { passes: 2, accepted: 1, short: 0.95, long: 0.96, fused: 0.93, parts: {} };
+  const chunk = made(1, [at(0, 0.8, 0, { route: "blend", refined }), at(0, 0.7, null)]);
+  const view = viewOf(runOf(started({ chunks: 9 }), CHUNKS[0], chunk));
+  const words = textOf(view, 1, 0);
+  assert.match(words, /Fused 0\.80 is the highest of 2, 0\.10 above candidate 2/);
+  assert.match(words, /Refined: 1 of 2 passes accepted, fused 0\.80 became 0\.93\./);
+  assert.match(words, /short 0\.950 against its path.s mean 0\.900, long rose by 0\.06/);
+  assert.deepEqual(view.series.short, [0.9, 0.95]);
+  refined.accepted = 0;
+  assert.match(textOf(view, 1, 0), /Refined: 0 of 2 passes accepted, it stayed as it was\./);
+  assert.doesNotMatch(textOf(view, 1, 1), /Refined/);
+});
+
+test("a refinement that is none is refused", () => {
+  const lines = (refined) =>
+    [started(), made(0, [at(0, 0.9, 0, { refined })])].map(JSON.stringify).join("\n");
+  runFromReport(lines(null));
+  for (const refined of [3, [], {}, { passes: 1, accepted: "1", short: 1, long: 1, fused: 1 }]) {
+    assert.throws(() => runFromReport(lines(refined)), /chunk_done needs candidates/);
+  }
+});
+
 test("a reward that was left out is told once, with how often and why", () => {
   const bad = { ...CHUNKS[0], left_out: { "short.bad": "RuntimeError: boom" } };
   assert.deepEqual(viewOf(runOf(started(), bad, CHUNKS[1])).leftOut, [
