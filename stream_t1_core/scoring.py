@@ -101,7 +101,9 @@ def score(
     alive = [c for c in candidates if not c.failure]
     if critic.decoder is None or not alive:
         return Scoring(list(candidates), seen)
-    parts = _parts(alive, chunk, critic, config)
+    parts = _parts(alive, critic, config)
+    if config.plan.strict:
+        _check_all(parts, f"chunk {chunk + 1}")
     seen = count_in(seen, {name: part.values.tolist() for name, part in parts.items()})
     used = {name: part for name, part in parts.items() if torch.isfinite(part.values).any()}
     left_out = {
@@ -121,7 +123,9 @@ def score_again(
     """Score another version of a candidate as those of its chunk were; it is not counted in."""
     if candidate.failure:
         return candidate
-    parts = _parts([candidate], chunk, critic, config)
+    parts = _parts([candidate], critic, config)
+    if config.plan.strict:
+        _check_all(parts, f"a refined survivor of chunk {chunk + 1}")
     used = {name: part for name, part in parts.items() if name not in before.left_out}
     return _scored(candidate, 0, parts, used, chunk, config, before.seen)
 
@@ -154,17 +158,13 @@ def final_score(tip: Chunk, critic: Critic, config: StreamConfig, seen: Tallies)
     return total if math.isfinite(total) else None
 
 
-def _parts(
-    candidates: list[Candidate], chunk: int, critic: Critic, config: StreamConfig
-) -> dict[str, Part]:
+def _parts(candidates: list[Candidate], critic: Critic, config: StreamConfig) -> dict[str, Part]:
     """Answers of all rewards by name."""
     parts = _judge(
         "short", critic.short, [[c.frames] for c in candidates], candidates, critic, config
     )
     spans = [_span(c, critic, config) for c in candidates] if critic.long else []
     parts |= _judge("long", critic.long, spans, candidates, critic, config)
-    if config.plan.strict:
-        _check_all(parts, f"chunk {chunk + 1}")
     return parts
 
 
