@@ -4,7 +4,7 @@ Also what a stream begins with: nothing, or given footage, which is remembered i
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -31,7 +31,7 @@ class Start:
 
 
 def commit(
-    survivors: Sequence[Candidate],
+    survivors: Iterable[Candidate],
     index: int,
     model: CausalWan,
     text: Text,

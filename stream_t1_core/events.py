@@ -85,6 +85,16 @@ class SurvivorsRefined:
     latents: Mapping[int, Tensor] = field(repr=False)  # [C, F, h, w] each
 
 
+@dataclass(frozen=True)
+class BudgetReport:
+    """What a chunk was allotted (``budget.Allotment`` as an object), and what it took."""
+
+    allotted: dict[str, Any]
+    seconds: float
+    calls: int
+    passes: int  # of refinement
+
+
 @dataclass(frozen=True, eq=False)
 class ChunkDone:
     chunk: int
@@ -95,6 +105,7 @@ class ChunkDone:
     left_out: dict[str, str] = field(default_factory=dict)  # rewards that failed, and how
     prompt: str | None = None  # if it changed with this chunk
     chosen: str | None = None  # "artist"; "timeout": asked in vain; None: by score
+    budget: BudgetReport | None = None  # None: the run has none
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,18 +9,19 @@ Source: Stream-T1 (arXiv 2605.04461); plain streaming (one beam, one branch) is 
 
 import itertools
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from . import noise, scoring, search, sinks
+from .accounts import close, with_passes, within
 from .batching import in_batches
+from .budget import Allotment, allot, deadline
 from .commit import begin, commit
 from .config import StreamConfig
+from .deadline import OutOfTime
 from .denoise import FlowFunction, denoise
 from .events import (
     CandidateReport,
@@ -32,6 +33,7 @@ from .events import (
     StepDone,
 )
 from .kv import KVPlace, Past, Route, live_bytes
+from .meter import Meter
 from .recache import recache
 from .refine import refine
 from .replay import Replay, replay_chunk, tell_candidates, tell_chunk, tell_refined
@@ -84,6 +86,7 @@ def stream(
     if state is None:
         state = begin(tools.start, tools.model, tools.text, config, tools.critic.decoder)
     switches = {switch.chunk: switch for switch in tools.switches}
+    since = tools.clock()
     for chunk in range(config.chunks):
         tools = replace(tools, new_prompt=None)
         if chunk in switches:
@@ -97,7 +100,7 @@ def stream(
             continue
         after = None
         try:
-            after = run_chunk(state, tools, config, latent_hw, emit, replay)
+            after = run_chunk(state, tools, config, latent_hw, emit, replay, since)
         except torch.cuda.OutOfMemoryError:
             if tools.model.kv_place is not KVPlace.DEVICE:
                 raise
@@ -105,7 +108,8 @@ def stream(
             log.warning("Stream-T1: out of memory; keys and values go to the CPU's memory")
             tools = replace(tools, model=tools.model.with_kv_at(KVPlace.CPU))
             state = state.with_kv(tools.model.store)
-            after = run_chunk(state, tools, config, latent_hw, emit, replay)
+            after = run_chunk(state, tools, config, latent_hw, emit, replay, since)
+        since = tools.clock()
         state = settle(after, config, emit)
         yield state
 
@@ -117,36 +121,43 @@ def run_chunk(
     latent_hw: tuple[int, int],
     emit: Emit,
     replay: Replay = NOTHING,
+    since: float | None = None,
 ) -> StreamState:
-    """One chunk: from the beams of ``state`` to the beams of the state returned."""
-    seconds: dict[str, float] = {}
+    """One chunk: from the beams of ``state`` to the beams of the state returned.
+
+    ``since``: when the chunk before was done, by the tools' clock; now, if not given.
+    """
     done = state.chunk * config.denoiser_calls // config.chunks
-
-    def before_call(calls: int) -> None:
-        nonlocal done
-        emit(StepDone(done))
-        done += calls
-
+    meter = Meter(tools.clock, emit, done, tools.clock() if since is None else since)
     if state.chunk < len(replay.chunks):
-        return replay_chunk(state, replay, tools, config, emit, before_call)
-    candidates = plan(state, config)
+        return replay_chunk(state, replay, tools, config, emit, meter.before_call)
+    spending, allotted = state.spending, None
+    if config.budget:
+        switched = tools.new_prompt is not None
+        allotted = allot(config, spending, state.chunk, tools.quality(), switched)
+        meter.deadline = deadline(config, spending, allotted, meter.since)
+        tools = tools if allotted.rewards else tools.without_rewards()
+    whole, config = config, within(config, allotted)
+    candidates = plan(state, config, allotted)
     candidates = [add_noise(c, tools, config, latent_hw) for c in candidates]
-    with _timed(seconds, "denoise"):
-        candidates = denoise_all(candidates, state.chunk, tools, config, before_call)
-    with _timed(seconds, "decode"):
+    with meter.phase("denoise"):
+        candidates = denoise_all(candidates, state.chunk, tools, config, meter)
+    with meter.phase("decode"):
         candidates = scoring.decode(candidates, tools.critic, config)
-    with _timed(seconds, "score"):
+    with meter.phase("score"):
         scored = scoring.score(candidates, state.chunk, tools.critic, config, state.seen)
         candidates = [add_route(c, config) for c in scored.candidates]
     told = {"left_out": scored.left_out, "prompt": tools.new_prompt}
     # pruned candidates hold decoder states: let them go before the context passes
     scored = replace(scored, candidates=[])
     tell_candidates(candidates, state.chunk, emit)
-    candidates, told["candidates"], told["chosen"] = prune(
-        candidates, state.chunk, tools, config, emit
-    )
+    with meter.waiting():
+        candidates, told["candidates"], told["chosen"] = prune(
+            candidates, state.chunk, tools, config, emit
+        )
     if config.refine:
-        with _timed(seconds, "refine"):
+        config = with_passes(config, meter.passes(config.refine.passes, len(candidates)))
+        with meter.phase("refine"):
             candidates, told["candidates"] = improve(
                 candidates,
                 told["candidates"],
@@ -155,14 +166,27 @@ def run_chunk(
                 tools,
                 config,
                 emit,
-                before_call,
+                meter.before_call,
             )
-    with _timed(seconds, "commit"):
-        beams = commit(candidates, state.chunk, tools.model, tools.text, config, before_call)
+    with meter.phase("commit"):
+        in_time = meter.in_time(candidates)
+        beams = commit(in_time, state.chunk, tools.model, tools.text, config, meter.before_call)
+    told["candidates"] = tuple(_ranked_below(r, len(beams)) for r in told["candidates"])
+    if allotted:
+        spending, told["budget"] = close(
+            whole, spending, allotted, meter, told["candidates"], beams
+        )
     told["sinks"] = tuple(len(beam.sinks) for beam in beams)
     kv_bytes = live_bytes(chunk for beam in beams for chunk in beam.wide_kv)
-    emit(ChunkDone(state.chunk, seconds=seconds, kv_bytes=kv_bytes, **told))
-    return replace(state, chunk=state.chunk + 1, beams=beams, seen=scored.seen, reseed=False)
+    emit(ChunkDone(state.chunk, seconds=meter.seconds, kv_bytes=kv_bytes, **told))
+    return replace(
+        state,
+        chunk=state.chunk + 1,
+        beams=beams,
+        seen=scored.seen,
+        reseed=False,
+        spending=spending,
+    )
 
 
 def under_new_prompt(
@@ -176,11 +200,20 @@ def under_new_prompt(
     return replace(state, beams=tuple(beams))
 
 
-def plan(state: StreamState, config: StreamConfig) -> list[Candidate]:
+def plan(
+    state: StreamState, config: StreamConfig, allotted: Allotment | None = None
+) -> list[Candidate]:
     """Candidates of the next chunk: a parent and a seed each."""
+    if allotted:
+        count = allotted.candidates
+    elif state.chunk == 0:
+        count = config.plan.candidates
+    else:
+        count = config.plan.branch_factor * len(state.beams)
+    branches = search.share_out(count, len(state.beams))
     parent_seeds = [beam.chunk.seed if beam.chunk else None for beam in state.beams]
     repeat_parent = config.noise is not None and not state.reseed
-    seeds = search.seeds(state.chunk, parent_seeds, config.seed, config.plan, repeat_parent)
+    seeds = search.seeds(state.chunk, parent_seeds, config.seed, branches, repeat_parent)
     tried = [(state.beams[place], seed) for place, seed in seeds]
     return [Candidate(parent, parent.rank, seed) for parent, seed in tried]
 
@@ -200,9 +233,12 @@ def denoise_all(
     chunk: int,
     tools: Tools,
     config: StreamConfig,
-    before_call: Callable[[int], None],
+    meter: Meter,
 ) -> list[Candidate]:
-    """Add latents: the candidates of one parent in one batch, one parent's context at a time."""
+    """Add latents: the candidates of one parent in one batch, one parent's context at a time.
+
+    Where there is a deadline they are made one by one, and those returned are done in time.
+    """
     done: list[Candidate] = []
     for _, siblings in itertools.groupby(candidates, key=lambda c: c.parent_rank):
         group = list(siblings)
@@ -218,11 +254,15 @@ def denoise_all(
                 torch.stack([c.noise for c in some]),
                 torch.stack([c.renoise for c in some]),
                 config.schedule,
-                lambda: before_call(len(some)),
+                lambda: meter.before_step(len(some)),
             )
             return [c.with_latent(x.clone()) for c, x in zip(some, latents, strict=True)]
 
-        done += in_batches(group, batch)
+        try:
+            for some in [[c] for c in group] if meter.deadline else [group]:
+                done += in_batches(some, batch)
+        except OutOfTime:
+            break
     return done
 
 
@@ -353,6 +393,12 @@ def check(tools: Tools, config: StreamConfig, latent_hw: tuple[int, int]) -> Non
         )
 
 
+def _ranked_below(report: CandidateReport, beams: int) -> CandidateReport:
+    """The report of a candidate that was kept only if there was time to commit it."""
+    kept = report.rank is not None and report.rank < beams
+    return report if kept else replace(report, rank=None)
+
+
 def _reports(candidates: Sequence[Candidate], kept: list[int]) -> tuple[CandidateReport, ...]:
     return tuple(_report(c, kept, i) for i, c in enumerate(candidates))
 
@@ -371,10 +417,3 @@ def _report(candidate: Candidate, kept: list[int], index: int) -> CandidateRepor
         rank=kept.index(index) if index in kept else None,
         failure=candidate.failure,
     )
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[phase] = time.perf_counter() - started

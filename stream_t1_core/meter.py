@@ -24,6 +24,7 @@ class Meter:
     deadline: Deadline | None = None
     calls: int = 0
     seconds: dict[str, float] = field(default_factory=dict)  # by phase
+    calls_in: dict[str, int] = field(default_factory=dict)  # the same
 
     def before_call(self, calls: int) -> None:
         """Before every batch of so many denoiser calls; may raise to cancel."""
@@ -39,9 +40,10 @@ class Meter:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        started = self.clock()
+        started, calls = self.clock(), self.calls
         yield
         self.seconds[name] = self.clock() - started
+        self.calls_in[name] = self.calls - calls
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from . import noise, scoring
+from .accounts import read_back
 from .commit import commit
 from .config import StreamConfig
 from .events import (
+    BudgetReport,
     CandidateReport,
     CandidatesMade,
     ChunkDone,
@@ -95,12 +97,14 @@ def replay_chunk(
     survivors = [refined.get(i, candidates[i]) for _, i in ranked]
     beams = commit(survivors, index, tools.model, tools.text, config, before_call)
     chosen = stored.record["chosen"] if picked is None else "artist"
-    emit(_done(stored, tuple(reports), tuple(len(beam.sinks) for beam in beams), chosen))
+    done = _done(stored, tuple(reports), tuple(len(beam.sinks) for beam in beams), chosen)
+    emit(done)
+    spending = read_back(config, state.spending, done.budget, reports, beams)
     if index in replay.keep:
         beams = tuple(beam for beam in beams if beam.rank in replay.keep[index])
     seen = _counted(state.seen, stored.record["candidates"])
     reseed = last and replay.reseed
-    return replace(state, chunk=index + 1, beams=beams, seen=seen, reseed=reseed)
+    return replace(state, chunk=index + 1, beams=beams, seen=seen, reseed=reseed, spending=spending)
 
 
 def _done(
@@ -110,7 +114,9 @@ def _done(
     chosen: str | None,
 ) -> ChunkDone:
     told = {key: stored.record[key] for key in ("seconds", "kv_bytes", "left_out", "prompt")}
-    return ChunkDone(stored.record["chunk"], reports, sinks, chosen=chosen, **told)
+    budget = stored.record.get("budget")
+    budget = budget and BudgetReport(**budget)
+    return ChunkDone(stored.record["chunk"], reports, sinks, chosen=chosen, budget=budget, **told)
 
 
 def _report(told: dict[str, Any]) -> CandidateReport:

@@ -17,7 +17,12 @@ Schema, version 1. Every line is an object with ``event``; numbers that are not 
   refine by included, shared chunks counted once; ``left_out``: rewards
   without a number for any candidate, by name, with the reason: this chunk's scores go without them;
   ``prompt``, if it changed with this chunk, or null; ``chosen``: ``artist`` where survivors were
-  chosen by hand, ``timeout`` where that was asked for in vain, null where the scores decided
+  chosen by hand, ``timeout`` where that was asked for in vain, null where the scores decided;
+  ``budget``, null without one: ``allotted`` before the chunk (``candidates``, ``beam_width``,
+  refinement ``passes``, whether ``rewards`` run, ``rung`` of the ladder from 0, ``due`` and
+  ``share`` in seconds or denoiser calls, ``predicted`` seconds or null), and what it took:
+  ``seconds`` since the chunk before, ``calls``, ``passes``; fewer candidates than allotted: time
+  was up
 - ``choice_asked``, before the ``chunk_done`` of a chunk whose survivors may be chosen by hand:
   ``chunk``, ``candidates`` as they will be told then, kept and rank by the scores alone,
   ``seconds`` until the scores decide
@@ -79,6 +84,7 @@ def _record(event: Reported) -> dict[str, Any]:
         "left_out": event.left_out,
         "prompt": event.prompt,
         "chosen": event.chosen,
+        "budget": event.budget and asdict(event.budget),
     }
 
 

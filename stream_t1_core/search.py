@@ -5,26 +5,35 @@ Plain numbers only; no tensors and no models. Source: Stream-T1, reward pruning,
 
 from collections.abc import Sequence
 
-from .config import Search
+
+def share_out(candidates: int, beams: int) -> list[int]:
+    """Candidates of each beam, best beam first: as many each, the best ones get what is over."""
+    each, over = divmod(candidates, beams)
+    return [each + (rank < over) for rank in range(beams)]
 
 
 def seeds(
-    chunk: int, parent_seeds: Sequence[int | None], base: int, plan: Search, repeat_parent: bool
+    chunk: int,
+    parent_seeds: Sequence[int | None],
+    base: int,
+    branches: Sequence[int],
+    repeat_parent: bool,
 ) -> list[tuple[int, int]]:
     """(parent's rank, seed) of every candidate of a chunk, in the order they are tried.
 
-    ``parent_seeds`` are the beams' own last seeds, best beam first. With ``repeat_parent`` (noise
+    ``parent_seeds`` are the beams' own last seeds, best beam first, ``branches`` how many
+    candidates each gets. With ``repeat_parent`` (noise
     propagation) a beam's first branch draws from its parent's seed again.
     """
     if chunk == 0:
-        return [(0, base + i) for i in range(plan.candidates)]
+        return [(0, base + i) for i in range(branches[0])]
     return [
         (
             rank,
             parent if repeat_parent and branch == 0 else base + 1000 * chunk + 100 * rank + branch,
         )
         for rank, parent in enumerate(parent_seeds)
-        for branch in range(plan.branch_factor)
+        for branch in range(branches[rank])
     ]
 
 

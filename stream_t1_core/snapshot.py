@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .budget import Spending
 from .kv import ChunkKV, Route
 from .rewards.tally import Tally
 from .state import Beam, Chunk, Scores, StreamState
 from .wan_vae import DecoderState
 
-RECORDS = {
-    kind.__name__: kind for kind in (StreamState, Beam, Chunk, Scores, ChunkKV, Tally, DecoderState)
-}
+KINDS = (StreamState, Beam, Chunk, Scores, ChunkKV, Tally, DecoderState, Spending)
+RECORDS = {kind.__name__: kind for kind in KINDS}
 
 
 def save(state: StreamState) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .budget import Spending
 from .kv import ChunkKV, Route
 from .rewards.tally import Tallies
 
@@ -110,6 +111,7 @@ class StreamState:
 
     ``settled``: the first latent frame that has not been handed out yet. ``reseed``: the next chunk
     is one done again, so a beam's first branch must not draw from its parent's seed once more.
+    ``spending``: of the budget, where there is one.
     """
 
     chunk: int = 0
@@ -117,6 +119,7 @@ class StreamState:
     seen: Tallies = field(default_factory=dict, repr=False)
     settled: int = 0
     reseed: bool = False
+    spending: Spending = Spending()
 
     def with_kv(self, move: Callable[[Tensor], Tensor]) -> "StreamState":
         """The same, all keys and values moved; what beams share they go on sharing."""

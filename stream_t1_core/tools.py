@@ -1,5 +1,6 @@
 """What a run works with: the model, its prompts, what scores its chunks, and who may choose."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -44,11 +45,17 @@ class Tools:
     start: Start | None = None
     director: Director | None = None
     new_prompt: str | None = None  # if it changed with the chunk at hand
+    clock: Callable[[], float] = time.perf_counter  # seconds, for measuring and budgets
+    quality: Callable[[], float | None] = lambda: None  # the budget's, if it is moved as it runs
 
     def critic_at(self, chunk: int) -> Critic:
         """The critic, reading the prompt that holds for a chunk."""
         words = [switch.prompt for switch in self.switches if switch.chunk <= chunk]
         return replace(self.critic, prompt=words[-1]) if words else self.critic
+
+    def without_rewards(self) -> "Tools":
+        """For a chunk where they have nothing to decide."""
+        return replace(self, critic=replace(self.critic, short=None, long=None))
 
     def under(self, switch: PromptSwitch) -> "Tools":
         """The tools under another prompt; blending into it is not told again at every chunk."""

@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from stream_t1_core import search
-from stream_t1_core.config import Memory, NoisePropagation, Search
+from stream_t1_core.config import Memory, NoisePropagation
 from stream_t1_core.kv import ChunkKV, Route
 from stream_t1_core.noise import draw, propagate
 from stream_t1_core.sinks import decide, make_room, remember
 
 
 def test_first_chunk_tries_all_candidates_from_the_root() -> None:
-    assert search.seeds(0, [None], 42, Search(2, 3), True) == [(0, 42 + i) for i in range(6)]
+    assert search.seeds(0, [None], 42, [6], True) == [(0, 42 + i) for i in range(6)]
 
 
 def test_first_branch_repeats_its_parents_seed_only_with_noise_propagation() -> None:
-    repeated = search.seeds(3, [44, 1043], 42, Search(2, 2), True)
+    repeated = search.seeds(3, [44, 1043], 42, [2, 2], True)
     assert repeated == [(0, 44), (0, 3043), (1, 1043), (1, 3143)]
-    fresh = search.seeds(3, [44, 1043], 42, Search(2, 2), False)
+    fresh = search.seeds(3, [44, 1043], 42, [2, 2], False)
     assert fresh == [(0, 3042), (0, 3043), (1, 3142), (1, 3143)]
 
 
