@@ -1,0 +1,150 @@
+"""Runs on a budget: the real loop at toy size, on a clock that only its own work turns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from toys import LATENT_HW, search_config, search_tools
+
+from stream_t1_core import snapshot
+from stream_t1_core.config import FIXED_SINK, Budget, Refine, StreamConfig
+from stream_t1_core.events import ChunkDone, Event, RunStarted, StepDone
+from stream_t1_core.generate import generate, stream
+from stream_t1_core.report import Report
+from stream_t1_core.tools import Tools
+
+pytestmark = pytest.mark.usefixtures("no_grad")
+
+CALL, DECODE = 1.0, 0.5  # seconds on the simulated machine: a denoiser call, a candidate's decoding
+
+
+@pytest.fixture
+def no_grad() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+@dataclass(eq=False)
+class Machine:
+    """Tools whose work turns their clock; everything takes ``load(calls so far)`` times longer."""
+
+    load: Callable[[int], float] = lambda calls: 1.0
+    now: float = 100.0
+    calls: int = 0
+
+    def tools(self, **changed: object) -> Tools:
+        tools = search_tools()
+        model, decoder = tools.model, tools.critic.decoder
+        flow, context_pass, decode = model.flow, model.context_pass, decoder.decode
+        model.flow = lambda noisy, *rest: self._work(len(noisy)) or flow(noisy, *rest)
+        model.context_pass = lambda *args: self._work(1) or context_pass(*args)
+        decoder.decode = lambda x, state: self._decoded(len(x)) or decode(x, state)
+        return replace(tools, clock=lambda: self.now, **changed)
+
+    def _work(self, calls: int) -> None:
+        self.now += CALL * calls * self.load(self.calls)
+        self.calls += calls
+
+    def _decoded(self, candidates: int) -> None:
+        self.now += DECODE * candidates * self.load(self.calls)
+
+
+def settings(latent_frames: int = 15, **budget: object) -> StreamConfig:
+    return search_config(latent_frames=latent_frames, budget=Budget(**budget))
+
+
+def chunks_of(tools: Tools, config: StreamConfig) -> list[ChunkDone]:
+    events: list[Event] = []
+    generate(tools, config, LATENT_HW, events.append)
+    return [event for event in events if isinstance(event, ChunkDone)]
+
+
+def test_the_highest_quality_is_the_whole_search_bit_for_bit() -> None:
+    plain = search_config(latent_frames=9)
+    whole = generate(search_tools(), plain, LATENT_HW)
+    same = generate(search_tools(), replace(plain, budget=Budget(amount=1.0)), LATENT_HW)
+    assert torch.equal(same.latent, whole.latent) and torch.equal(same.frames, whole.frames)
+
+
+def test_beams_shrink_to_the_best_and_grow_again_with_the_slider() -> None:
+    quality = iter([1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+    tools = replace(search_tools(), quality=lambda: next(quality))
+    config = replace(settings(latent_frames=21), memory=FIXED_SINK)
+    done = chunks_of(tools, config)
+    assert [len(chunk.candidates) for chunk in done] == [4, 3, 2, 1, 2, 3, 4]
+    assert [len(chunk.sinks) for chunk in done] == [2, 2, 1, 1, 1, 2, 2]
+    assert [c.parent for c in done[1].candidates] == [0, 0, 1]
+    assert [c.parent for c in done[3].candidates] == [0]
+    assert [c.parent for c in done[5].candidates] == [0, 0, 0]  # from one beam, more of it
+    assert done[3].candidates[0].short is None  # nothing to choose: no reward ran
+    assert len({c.seed for c in done[5].candidates}) == 3
+
+
+def test_total_calls_are_counted_as_they_are_made() -> None:
+    machine = Machine()
+    config = settings(target="total denoiser calls", amount=60)
+    done = chunks_of(machine.tools(), config)
+    assert machine.calls == sum(chunk.budget.calls for chunk in done) <= 60
+    assert machine.calls > 60 - 5
+    on_another = chunks_of(Machine(load=lambda calls: 3.0).tools(), config)
+    for here, there in zip(done, on_another, strict=True):
+        assert here.candidates == there.candidates
+
+
+@pytest.mark.parametrize("slow_from", [9, 10, 11, 25, 26, 40, 10_000])
+def test_a_hard_deadline_holds_when_the_machine_slows_down_at_any_call(slow_from: int) -> None:
+    """Late by one call at most, of those that come after the first candidate."""
+    seconds, slow = 24.0, 2.0
+    machine = Machine(load=lambda calls: slow if calls >= slow_from else 1.0)
+    done = chunks_of(
+        machine.tools(), settings(target="seconds per chunk", amount=seconds, hard=True)
+    )
+    for chunk in done:
+        assert chunk.budget.seconds <= seconds + slow * CALL or len(chunk.candidates) == 1
+    assert {len(chunk.candidates) for chunk in done} - {1}
+
+
+def test_what_is_told_of_a_chunk_is_what_it_took() -> None:
+    machine, report = Machine(), Report()
+    config = settings(target="seconds per chunk", amount=19.0)
+    generate(machine.tools(), config, LATENT_HW, report)
+    told = [json.loads(line) for line in str(report).splitlines()]
+    budgets = [record["budget"] for record in told if record["event"] == "chunk_done"]
+    assert budgets[0]["allotted"]["predicted"] is None
+    assert sum(budget["seconds"] for budget in budgets) == pytest.approx(machine.now - 100.0)
+    for budget in budgets[2:]:
+        assert budget["allotted"]["predicted"] == pytest.approx(budget["seconds"])
+    assert told[0]["settings"]["budget"]["target"] == "seconds per chunk"
+
+
+def test_without_a_budget_none_is_told() -> None:
+    (done,) = chunks_of(search_tools(), search_config(latent_frames=3))
+    assert done.budget is None
+
+
+def test_refinement_is_the_first_to_go() -> None:
+    config = replace(settings(latent_frames=9, amount=1.0), refine=Refine(passes=2))
+    quality = iter([1.0, 0.8, 0.5])
+    done = chunks_of(replace(search_tools(), quality=lambda: next(quality)), config)
+    assert [chunk.budget.passes for chunk in done] == [2, 1, 0]
+    assert [len(chunk.candidates) for chunk in done] == [4, 4, 4]
+
+
+def test_progress_rises_and_stays_within_what_was_announced() -> None:
+    events: list[Event] = []
+    generate(search_tools(), settings(amount=0.2), LATENT_HW, events.append)
+    steps = [event.done for event in events if isinstance(event, StepDone)]
+    (started,) = (event for event in events if isinstance(event, RunStarted))
+    assert steps == sorted(set(steps)) and steps[-1] < started.denoiser_calls
+
+
+def test_a_state_remembers_what_it_spent() -> None:
+    config = settings(latent_frames=9, adaptive=True)
+    *_, state = stream(search_tools(), config, LATENT_HW)
+    tensors, about = snapshot.save(state)
+    again = snapshot.load(tensors, json.loads(json.dumps(about)), "cpu")
+    assert again.spending == state.spending and again.spending.calls > 0
