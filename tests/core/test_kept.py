@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from toys import LATENT_HW, SHAPE, search_config, search_tools
 
-from stream_t1_core.config import StreamConfig
+from stream_t1_core.config import Budget, StreamConfig
 from stream_t1_core.cues import Cue
 from stream_t1_core.events import Event, FramesSettled, StepDone
 from stream_t1_core.generate import Video, finish, stream
@@ -102,6 +102,18 @@ def test_stopped_anywhere_it_goes_on_bit_for_bit(tmp_path: Path, stops: list[int
 def _flows(chunks: range) -> int:
     """Batches sent to the model: one per parent and step."""
     return sum((1 if chunk == 0 else 2) * 4 for chunk in chunks)
+
+
+@pytest.mark.parametrize("budget", [Budget("total denoiser calls", 60.0), Budget(adaptive=True)])
+def test_a_budget_of_calls_goes_on_bit_for_bit(tmp_path: Path, budget: Budget) -> None:
+    config = replace(CONFIG, budget=budget)
+    whole, told, _ = run(None, config)
+    with pytest.raises(Stop):
+        run(tmp_path / "reel", config, stop_at_step=40)
+    video, again, _ = run(tmp_path / "reel", config)
+    assert torch.equal(video.latent, whole.latent)
+    spent = [[r["budget"]["calls"] for r in x.records[1:-1]] for x in (told, again)]
+    assert spent[0] == spent[1] and sum(spent[0]) < CONFIG.denoiser_calls
 
 
 def test_a_finished_reel_gives_its_video_without_denoising(tmp_path: Path) -> None:
