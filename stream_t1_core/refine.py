@@ -79,13 +79,22 @@ def _refined(
         seeds = [seed_of(candidate.seed, chunk, number, i) for i in range(config.refine.tries)]
         latents = _made_anew(candidate.latent, seeds, flow, tools, config, before_call)
         made = judge(candidate.with_latent(vote(torch.stack(latents), config.refine.vote)))
-        if not made.failure and made.scores.fused >= candidate.scores.fused:
+        if not made.failure and _standing(made) >= _standing(candidate):
             candidate, accepted = made, accepted + 1
     scores = candidate.scores
     told = Refinement(
         passes, accepted, scores.short, scores.long, scores.fused, scores.parts, scores.standard
     )
     return Refined(candidate, told)
+
+
+def _standing(candidate: Candidate) -> tuple[float, float]:
+    """What passes are compared by: the fused score, and of equals the plain ones.
+
+    Standardised scores are equal as long as a run has seen one value of each reward only.
+    """
+    scores = candidate.scores
+    return scores.fused, (scores.short or 0.0) + (scores.long or 0.0)
 
 
 def _made_anew(

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import time
+from dataclasses import replace
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -226,6 +227,23 @@ def test_a_full_disk_loses_nothing_finished(tmp_path: Path) -> None:
     with reel.writing():
         extend(reel, take, 3)
     assert_same(reel.load(take, 2), chunk_of(2, prompt_of(reel, 0)))
+
+
+def test_refined_latents_come_back_with_their_candidates(tmp_path: Path) -> None:
+    reel, take = made(tmp_path, 1)
+    stored = chunk_of(1, prompt_of(reel, 0))
+    for index, accepted in ((1, 2), (2, 0)):
+        stored.record["candidates"][index]["refined"] = {"passes": 2, "accepted": accepted}
+    changed = replace(stored, refined={1: torch.full((4, 3, 2, 2), 0.1)})
+    with reel.writing():
+        for wrong in (stored, replace(stored, refined=dict.fromkeys((1, 2), stored.latents[0]))):
+            with pytest.raises(ValueError, match="its tensors are"):
+                reel.write(take, 1, wrong)
+        reel.write(take, 1, changed)
+    found = reel.load(take, 1)
+    assert [*found.refined] == [1] and torch.equal(found.refined[1], changed.refined[1])
+    assert_same(found, changed)
+    assert reel.load(take, 0).refined == {}
 
 
 def flip(path: Path, at: int) -> None:

@@ -133,6 +133,25 @@ def test_one_beam_of_plain_streaming_can_be_refined_pass_after_pass() -> None:
     assert not torch.equal(video.latent[:, :, :3], plain.latent[:, :, :3])
 
 
+class Falling(Rising):
+    """Worse every time it is asked."""
+
+    name = "falling"
+
+    def __call__(self, clips: Clips) -> Tensor:
+        return -super().__call__(clips)
+
+
+def test_a_first_chunk_without_a_scale_yet_is_not_refined_to_the_worse() -> None:
+    """Standardised, the only candidate of a run's first chunk and what becomes of it score 0."""
+    search = Search(1, 1, standardise=True)
+    config = StreamConfig(latent_frames=3, search=search, refine=Refine(passes=2))
+    for reward, accepted in ((Falling(), 0), (Rising(), 2)):
+        _, events = made(toy_tools(reward), config)
+        [(candidate, refined)] = notes(events)
+        assert (candidate.fused, refined.fused, refined.accepted) == (0.0, 0.0, accepted)
+
+
 def states(tools: Tools, config: StreamConfig) -> list[StreamState]:
     return [*stream(tools, config, LATENT_HW)]
 
