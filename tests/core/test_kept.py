@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from toys import LATENT_HW, SHAPE, search_config, search_tools
 
-from stream_t1_core.config import Budget, StreamConfig
+from stream_t1_core.config import Budget, Refine, StreamConfig
 from stream_t1_core.cues import Cue
 from stream_t1_core.events import Event, FramesSettled, StepDone
 from stream_t1_core.generate import Video, finish, stream
 from stream_t1_core.kept import AskedReel, kept
 from stream_t1_core.reel import Reel
 from stream_t1_core.report import Report
+from stream_t1_core.run_record import read_report
 from stream_t1_core.takes import ReelRequest
 from stream_t1_core.tools import PromptSwitch, Tools
 
@@ -97,6 +98,50 @@ def test_stopped_anywhere_it_goes_on_bit_for_bit(tmp_path: Path, stops: list[int
     assert timeless(again) == timeless(told)
     done = stops[-1] // CALLS_PER_CHUNK
     assert flows == _flows(range(done, CONFIG.chunks))
+
+
+@pytest.mark.parametrize(
+    "refine", [Refine("ensemble", passes=2, members=2, vote="mean"), Refine("extended", passes=3)]
+)
+def test_a_refined_run_goes_on_bit_for_bit(tmp_path: Path, refine: Refine) -> None:
+    config = replace(CONFIG, refine=refine, search=replace(CONFIG.search, standardise=True))
+    whole, told, all_flows = run(None, config)
+    records = [record for record in told.records if record["event"] == "chunk_done"]
+    assert all(sum(map(accepted, record["candidates"])) for record in records[:2])
+    each = config.denoiser_calls // config.chunks
+    stops = [16 + 3, 2 * each + 20, 4 * each + 17]  # within refining the first, the third, the last
+    for step in stops:
+        with pytest.raises(Stop):
+            run(tmp_path / "reel", config, stop_at_step=step)
+    video, again, flows = run(tmp_path / "reel", config)
+    assert torch.equal(video.latent, whole.latent) and torch.equal(video.frames, whole.frames)
+    assert timeless(again) == timeless(told)
+    assert flows == _flows(range(4, 5)) + 2 * refine.passes
+    assert all_flows == _flows(range(5)) + 5 * 2 * refine.passes
+
+
+def accepted(candidate: dict) -> int:
+    return candidate["refined"]["accepted"] if candidate["refined"] else 0
+
+
+def test_pick_takes_a_candidate_as_it_went_on(tmp_path: Path) -> None:
+    """What was refined stays refined, in the picked chunk and in the takes that come of it."""
+    config = replace(CONFIG, refine=Refine("ensemble", passes=2, members=2, vote="mean"))
+    first, told, _ = run(tmp_path / "reel", config)
+    record = [r for r in told.records if r["event"] == "chunk_done"][1]
+    best = read_report(str(told)).path[1]
+    assert accepted(record["candidates"][best])
+    pruned = next(i for i, c in enumerate(record["candidates"]) if not c["kept"])
+    videos = {}
+    for take in (1, 0):  # 0: the newest, which is the pick of the other one
+        for candidate in (best, pruned):
+            asked = {"action": "pick", "chunk": 1, "candidate": candidate, "take": take}
+            videos[candidate], _, flows = run(tmp_path / "reel", config, **asked)
+            assert flows
+            again, _, flows = run(tmp_path / "reel", config)
+            assert flows == 0 and torch.equal(again.frames, videos[candidate].frames)
+        same = torch.equal(videos[best].latent[:, :, 3:6], first.latent[:, :, 3:6])
+        assert same and not torch.equal(videos[pruned].latent, videos[best].latent)
 
 
 def _flows(chunks: range) -> int:
@@ -217,10 +262,13 @@ def test_chunks_told_again_are_the_ones_that_were_told(tmp_path: Path) -> None:
     assert [record["chunk"] for record in done] == list(range(CONFIG.chunks))
 
 
-def test_a_snapshot_goes_on_without_making_anything_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("refine", [None, Refine("extended")])
+def test_a_snapshot_goes_on_without_making_anything_again(
+    tmp_path: Path, refine: Refine | None
+) -> None:
     """Long runs that keep no whole video: the same settled frames, no context pass, no decoding."""
     plan = replace(CONFIG.search, span_chunks=2)
-    config = replace(CONFIG, search=plan, whole=False, latent_frames=24)
+    config = replace(CONFIG, search=plan, whole=False, latent_frames=24, refine=refine)
 
     def frames(stop_at_step: int | None = None, **asked: object) -> tuple[list[Tensor], int]:
         tools, settled, passes = search_tools(), [], []
@@ -249,7 +297,8 @@ def test_a_snapshot_goes_on_without_making_anything_again(tmp_path: Path) -> Non
     assert [first for first, _ in before + after] == [first for first, _ in whole]
     for (_, ours), (_, theirs) in zip(before + after, whole, strict=True):
         assert torch.equal(ours, theirs)
-    assert passes == 2 * 2  # two chunks, two survivors
+    left = config.chunks - 110 // (config.denoiser_calls // config.chunks)
+    assert passes == 2 * left  # two survivors
     once_more, passes = frames(name="cut")
     assert passes == 0 and torch.equal(once_more[-1][1], whole[-1][1])
 
