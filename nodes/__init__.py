@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import (
+    budget,
     director,
     doctor,
     evaluate,
@@ -22,6 +23,7 @@ from .host import live
 FILES = (
     loaders,
     options,
+    budget,
     rewards,
     reward_models,
     timeline,

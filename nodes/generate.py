@@ -13,6 +13,7 @@ from torch import Tensor
 from ..stream_t1_core.config import (
     FIXED_SINK,
     POSITIONS,
+    Budget,
     Memory,
     NoisePropagation,
     Refine,
@@ -34,6 +35,7 @@ from .host.start import AskedStart, prepare
 from .host.vae import HostDecoder, empty_latent_size
 from .host.video_file import VideoFile, new_path, workflow_metadata
 from .sockets import (
+    BudgetSocket,
     DirectorSocket,
     MemorySocket,
     NoiseSocket,
@@ -116,6 +118,12 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                     optional=True,
                     tooltip="Refiner: make the chunks that go on anew from a little noise, where "
                     "that is better by the rewards. Not plugged in: they stay as they are.",
+                ),
+                BudgetSocket.Input(
+                    "budget",
+                    optional=True,
+                    tooltip="Budget: what the run may spend, up to what Reward Pruner and Refiner "
+                    "say. Not plugged in: all of that, for every chunk.",
                 ),
                 StartSocket.Input(
                     "start",
@@ -229,6 +237,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
         pruner: Pruner | None = None,
         memory: Memory | None = None,
         refiner: Refine | None = None,
+        budget: Budget | None = None,
         start: AskedStart | None = None,
         reel: AskedReel | None = None,
         director: Directing | None = None,
@@ -249,6 +258,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
             search=pruner.search if pruner else None,
             memory=memory or FIXED_SINK,
             refine=refiner,
+            budget=budget,
             isolated=isolated,
             positions=positions,
             trained_frames=trained_frames(model),
@@ -293,6 +303,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                 ],
                 start=given,
                 director=director and LiveDirector(director, live),
+                quality=lambda: live.quality,
             )
             file = writer and _video_file(writer, config, latent_hw, cls.hidden)
             live.video = file and file.saved

@@ -10,6 +10,7 @@ from ..stream_t1_core.rewards.base import Reward
 from ..stream_t1_core.rewards.mix import named_terms
 from .host.rewards import HostedReward
 
+BudgetSocket = io.Custom("STREAM_T1_BUDGET")
 NoiseSocket = io.Custom("STREAM_T1_NOISE")
 MemorySocket = io.Custom("STREAM_T1_MEMORY")
 DirectorSocket = io.Custom("STREAM_T1_DIRECTOR")

@@ -15,6 +15,8 @@ filmstrip, 0: none); with a question ``asked`` (Unix seconds) too.
 - ``GET /stream_t1/runs/RUN``: ``run``, ``node``, ``workflow``, ``reel``, ``video``, all its
   ``messages``, and ``now`` (Unix seconds; clocks differ)
 - ``GET /stream_t1/runs/RUN/CHUNK/CANDIDATE.jpg``: a filmstrip
+- ``POST /stream_t1/runs/RUN/quality`` with ``{"quality": 0.3}``, 0 to 1: what the run's budget is
+  from the next chunk on. 200; 409 when the run does not spend by quality, or has ended; 400 and 415
 - ``POST /stream_t1/runs/RUN/choice`` with ``{"chunk": 2, "candidates": [3, 0]}``, from 0, the best
   first: these go on. 200; 409 when the run does not wait for this chunk; 400 and 415 say what is
   wrong with the request
@@ -39,7 +41,7 @@ MESSAGE = "stream_t1.run"
 MOST_RUNS = 32
 MOST_BYTES = 128 * 1024 * 1024  # of one run's filmstrips, and of all earlier ones together
 STATES = {"run_done": "done", "run_stopped": "stopped"}
-MOST_CHOICE_BYTES = 4096
+MOST_BODY_BYTES = 4096
 
 
 @dataclass(eq=False)
@@ -56,6 +58,7 @@ class LiveRun:
     reel: dict[str, Any] | None = None  # name and take that it writes; set before it is told
     video: dict[str, str] | None = None  # the file that it writes; set before it is told
     question: Question | None = None  # while the artist is asked
+    quality: float | None = None  # of the budget, if it was moved
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, CandidatesMade):
@@ -93,6 +96,14 @@ class LiveRun:
             return "asking"
         last = self.messages[-1]["record"]["event"] if self.messages else None
         return STATES.get(last, "running")
+
+    @property
+    def takes_quality(self) -> bool:
+        """Whether its budget can be moved as it runs."""
+        if not self.messages or self.state not in ("running", "asking"):
+            return False
+        budget = self.messages[0]["record"]["settings"]["budget"]
+        return budget is not None and budget["target"] == "quality"
 
     @property
     def strip_bytes(self) -> int:
@@ -186,6 +197,15 @@ def add_routes(server: PromptServer) -> None:
             raise web.HTTPConflict(text=f"chunk {chunk} (from 0) is decided already")
         return web.json_response({"chunk": chunk, "candidates": candidates})
 
+    @routes.post("/stream_t1/runs/{run}/quality")
+    async def move(request: web.Request) -> web.Response:
+        run = _asked_for(request)
+        quality = await _quality(request)
+        if not run.takes_quality:
+            raise web.HTTPConflict(text="this run has ended, or it does not spend by quality")
+        run.quality = quality
+        return web.json_response({"quality": quality})
+
 
 def _asked_for(request: web.Request) -> LiveRun:
     run = runs.get(request.match_info["run"])
@@ -194,15 +214,30 @@ def _asked_for(request: web.Request) -> LiveRun:
     return run
 
 
-async def _choice(request: web.Request) -> tuple[int, list[int]]:
-    """Chunk and candidates of a choice's body; what cannot be read is the sender's error."""
+async def _body(request: web.Request) -> Any:
+    """A request's JSON; what cannot be read is the sender's error."""
     if request.content_type != "application/json":  # a foreign page cannot send it unasked
         raise web.HTTPUnsupportedMediaType(text="send JSON, with Content-Type: application/json")
-    body = await request.clone(client_max_size=MOST_CHOICE_BYTES).read()
+    body = await request.clone(client_max_size=MOST_BODY_BYTES).read()
     try:
-        choice = json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise web.HTTPBadRequest(text=f"the body is not JSON ({error})") from error
+
+
+async def _quality(request: web.Request) -> float:
+    """The quality of a body."""
+    body = await _body(request)
+    quality = body.get("quality") if isinstance(body, dict) else None
+    # bool is an int to isinstance, and NaN compares false
+    if type(quality) not in (int, float) or not 0 <= quality <= 1:
+        raise web.HTTPBadRequest(text='an object such as {"quality": 0.3} is expected, 0 to 1')
+    return float(quality)
+
+
+async def _choice(request: web.Request) -> tuple[int, list[int]]:
+    """Chunk and candidates of a choice's body."""
+    choice = await _body(request)
     chunk, candidates = (
         (choice.get("chunk"), choice.get("candidates")) if isinstance(choice, dict) else (None, [])
     )

@@ -11,6 +11,7 @@ from devtools.server import PACK_NAME, PACK_ROOT, ComfyServer
 SETTINGS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 IDS = {
     "StreamT1Aesthetic",
+    "StreamT1Budget",
     "StreamT1ChunkBeamSampler",
     "StreamT1ClipScore",
     "StreamT1ColorDrift",
@@ -95,7 +96,8 @@ def test_the_samplers_sockets(ours: dict[str, dict]) -> None:
     assert sampler["output_name"] == ["latent", "images", "report"]
     inputs = inputs_of(sampler)
     optional = sampler["input"]["optional"]
-    units = {"noise", "pruner", "memory", "refiner", "start", "reel", "director", "writer"}
+    units = {"noise", "pruner", "memory", "refiner", "budget", "start"}
+    units |= {"reel", "director", "writer"}
     newer = {"positions", "kv_place"}  # workflows saved before they came stay valid
     assert set(optional) == units | newer
     assert all(inputs[unit][0] == f"STREAM_T1_{unit.upper()}" for unit in units)

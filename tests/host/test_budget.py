@@ -1,0 +1,91 @@
+"""A Budget in a real server: what it needs, what it tells, and moving its quality over HTTP."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+from graphs import Prompt, id_of, small
+from test_director import choose, directed, done, when_asked
+
+from devtools.client import Run
+from devtools.server import ComfyServer
+
+RunPrompt = Callable[..., Run]
+SETTINGS = {"spend": "medium", "quality": 0.5, "amount": 62.5, "hard": False, "adaptive": False}
+
+
+def budgeted(prompt: Prompt, **settings: object) -> Prompt:
+    prompt["budget"] = {"class_type": "StreamT1Budget", "inputs": SETTINGS | settings}
+    prompt[id_of(prompt, "StreamT1ChunkBeamSampler")]["inputs"]["budget"] = ["budget", 0]
+    return prompt
+
+
+def move(server: ComfyServer, run: str, body: bytes, kind: str = "application/json") -> int:
+    """The status of the answer."""
+    url = f"{server.url}/stream_t1/runs/{run}/quality"
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": kind})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status
+    except urllib.error.HTTPError as refused:
+        return refused.code
+
+
+def test_quality_moves_while_the_run_goes(run: RunPrompt, server: ComfyServer) -> None:
+    runs: list[str] = []
+
+    def answer(run_id: str, record: dict) -> None:
+        if record["chunk"] == 0:
+            runs.append(run_id)
+            for body in (b"", b"{", b"[]", b"{}", b'{"quality": "low"}', b'{"quality": true}'):
+                assert move(server, run_id, body) == 400
+            for body in (b'{"quality": 1.1}', b'{"quality": -0.1}', b'{"quality": NaN}'):
+                assert move(server, run_id, body) == 400
+            assert move(server, run_id, b'{"quality": 0}', "text/plain") == 415
+            assert move(server, "unknown", b'{"quality": 0}') == 404
+            assert move(server, run_id, b'{"quality": 0}') == 200
+        assert choose(server, run_id, {"chunk": record["chunk"], "candidates": [0]}) == 200
+
+    prompt = budgeted(directed(701, frames=45), spend="high")
+    result = run(prompt, when_asked(answer))
+    assert result.error is None
+    assert [len(record["candidates"]) for record in done(result)] == [4, 3, 2, 1]
+    assert move(server, runs[0], b'{"quality": 1}') == 409
+
+
+def test_a_run_on_seconds_takes_no_quality(run: RunPrompt, server: ComfyServer) -> None:
+    statuses: list[int] = []
+
+    def answer(run_id: str, record: dict) -> None:
+        statuses.append(move(server, run_id, b'{"quality": 0}'))
+        choose(server, run_id, {"chunk": 0, "candidates": [0]})
+
+    prompt = budgeted(directed(702), spend="seconds per chunk", amount=600.0, hard=True)
+    (record,) = done(run(prompt, when_asked(answer)))
+    assert statuses == [409]
+    assert len(record["candidates"]) == 4 and record["budget"]["seconds"] < 600
+
+
+def test_a_real_time_budget_tells_what_it_predicted(run: RunPrompt) -> None:
+    result = run(budgeted(small(33, seed=703), spend="milliseconds per frame", hard=True))
+    budgets = [record["budget"] for record in done(result)]
+    assert budgets[0]["allotted"]["predicted"] is None
+    assert all(budget["allotted"]["predicted"] > 0 for budget in budgets[1:])
+    assert [budget["allotted"]["share"] for budget in budgets] == [0.75] * 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "unplugged", "told"),
+    [
+        ({}, "pruner", "Budget: plug a Reward Pruner into the sampler too"),
+        ({"hard": True}, "", "Budget: a hard deadline needs a target in seconds, not quality"),
+        ({"spend": "total denoiser calls", "amount": 1.5}, "", "Budget: 1.5 denoiser calls in all"),
+    ],
+)
+def test_errors_say_what_to_do(run: RunPrompt, settings: dict, unplugged: str, told: str) -> None:
+    prompt = budgeted(small(seed=704, **({unplugged: None} if unplugged else {})), **settings)
+    assert told in json.dumps(run(prompt).error)
