@@ -166,7 +166,7 @@ def run_chunk(
                 tools,
                 config,
                 emit,
-                meter.before_call,
+                meter.before_refining,
             )
     with meter.phase("commit"):
         in_time = meter.in_time(candidates)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from .deadline import Deadline
+from .deadline import Deadline, OutOfTime
 from .events import Emit, StepDone
 from .state import Candidate
 
@@ -36,6 +36,12 @@ class Meter:
         """The same for a candidate's own calls; raises OutOfTime where it cannot be done."""
         if self.deadline:
             self.deadline = self.deadline.next_call(self.clock())
+        self.before_call(calls)
+
+    def before_refining(self, calls: int) -> None:
+        """The same for a refinement pass; raises OutOfTime where time is up."""
+        if self.deadline and not self.deadline.allows(self.deadline.after_all, self.clock()):
+            raise OutOfTime
         self.before_call(calls)
 
     @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .batching import in_batches
 from .config import StreamConfig
+from .deadline import OutOfTime
 from .denoise import FlowFunction, add_noise, denoise, sigma_of, warped_timesteps
 from .events import Refinement
 from .state import Candidate
@@ -66,8 +67,8 @@ def _refined(
     judge: Judge,
     before_call: Callable[[int], None],
 ) -> Refined:
-    passes, accepted, scores = config.refine.passes, 0, candidate.scores
-    if not passes or scores.short is None and scores.long is None:
+    most, tried, accepted, scores = config.refine.passes, 0, 0, candidate.scores
+    if not most or scores.short is None and scores.long is None:
         return Refined(candidate, None)  # no reward had a number: nothing to accept by
     parent, hw = candidate.parent, tuple(candidate.latent.shape[-2:])
     past = tools.model.lay_out(parent.wide_kv, hw, config.relative(chunk))
@@ -75,15 +76,19 @@ def _refined(
     def flow(noisy: Tensor, timesteps: Tensor) -> Tensor:
         return tools.model.flow(noisy, timesteps, config.first_frame(chunk), tools.text, past)
 
-    for number in range(passes):
+    for number in range(most):
         seeds = [seed_of(candidate.seed, chunk, number, i) for i in range(config.refine.tries)]
-        latents = _made_anew(candidate.latent, seeds, flow, tools, config, before_call)
+        try:
+            latents = _made_anew(candidate.latent, seeds, flow, tools, config, before_call)
+        except OutOfTime:
+            break
+        tried += 1
         made = judge(candidate.with_latent(vote(torch.stack(latents), config.refine.vote)))
         if not made.failure and _standing(made) >= _standing(candidate):
             candidate, accepted = made, accepted + 1
     scores = candidate.scores
     told = Refinement(
-        passes, accepted, scores.short, scores.long, scores.fused, scores.parts, scores.standard
+        tried, accepted, scores.short, scores.long, scores.fused, scores.parts, scores.standard
     )
     return Refined(candidate, told)
 

@@ -108,6 +108,18 @@ def test_a_hard_deadline_holds_when_the_machine_slows_down_at_any_call(slow_from
     assert {len(chunk.candidates) for chunk in done} - {1}
 
 
+@pytest.mark.parametrize("slow_from", [70, 75, 80, 85])
+def test_a_hard_deadline_holds_while_refining(slow_from: int) -> None:
+    seconds, slow = 40.0, 5.0
+    machine = Machine(load=lambda calls: slow if calls >= slow_from else 1.0)
+    config = settings(latent_frames=9, target="seconds per chunk", amount=seconds, hard=True)
+    done = chunks_of(machine.tools(), replace(config, refine=Refine(passes=8)))
+    assert max(chunk.budget.passes for chunk in done) > 0
+    judging = slow * DECODE  # of the pass that was late
+    for chunk in done:
+        assert chunk.budget.seconds <= seconds + slow * CALL + judging
+
+
 def test_what_is_told_of_a_chunk_is_what_it_took() -> None:
     machine, report = Machine(), Report()
     config = settings(target="seconds per chunk", amount=19.0)
