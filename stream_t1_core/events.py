@@ -81,7 +81,7 @@ class SurvivorsRefined:
     """The candidates of a chunk that refining has changed, by index in the order tried."""
 
     chunk: int
-    frames: Mapping[int, Tensor | None] = field(repr=False)  # [T, H, W, 3] each
+    frames: Mapping[int, Tensor] = field(repr=False)  # [T, H, W, 3] each
     latents: Mapping[int, Tensor] = field(repr=False)  # [C, F, h, w] each
 
 

@@ -194,7 +194,7 @@ def _why_chosen(run: RunRecord) -> str:
 
 def _curves(run: RunRecord, path: list[int]) -> list[Curve]:
     """Scores along the path, and the best of each chunk; those that there are."""
-    chosen = [chunk.candidates[i] for chunk, i in zip(run.chunks, path, strict=False)]
+    chosen = [chunk.candidates[i].went_on for chunk, i in zip(run.chunks, path, strict=False)]
     gone = [None] * (len(run.chunks) - len(chosen))
     best = [
         max((c.score for c in chunk.candidates if c.score is not None), default=None)

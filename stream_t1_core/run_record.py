@@ -17,6 +17,17 @@ MOST = 2**63  # of any number: what is larger is damage, and arithmetic on it fa
 
 
 @dataclass(frozen=True)
+class Refined:
+    """What refining made of a survivor: the scores with which it went on."""
+
+    passes: int
+    accepted: int
+    short: float | None
+    long: float | None
+    fused: float | None
+
+
+@dataclass(frozen=True)
 class Tried:
     """One candidate. A score is None where the run had none or it was not finite."""
 
@@ -27,6 +38,12 @@ class Tried:
     route: str | None
     rank: int | None  # 0 is the best survivor; None if pruned
     failure: str | None
+    refined: Refined | None = None  # None: it was not; scores above are from before
+
+    @property
+    def went_on(self) -> "Tried | Refined":
+        """What has the scores of the chunk that it became."""
+        return self.refined or self
 
     @property
     def score(self) -> float | None:
@@ -188,7 +205,13 @@ def _candidate(item: object, parents: int) -> Tried:
         route=route,
         rank=None if item.get("rank") is None else _count(item, "rank"),
         failure=_text(item, "failure"),
+        refined=None if item.get("refined") is None else _refined(_object(item, "refined")),
     )
+
+
+def _refined(item: Mapping[str, Any]) -> Refined:
+    passes, accepted = _count(item, "passes"), _count(item, "accepted")
+    return Refined(passes, accepted, *(_score(item, name) for name in ("short", "long", "fused")))
 
 
 def _count(record: Mapping[str, Any], key: str, below: int | None = None) -> int:

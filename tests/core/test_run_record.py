@@ -7,6 +7,7 @@ import json
 import pytest
 from told import candidate, chunk, line_of, report, searched
 
+from stream_t1_core.events import Refinement
 from stream_t1_core.run_record import RunRecord, read_report
 
 TWO = report(
@@ -53,9 +54,24 @@ def test_without_rewards_nobody_has_a_score() -> None:
 
 def test_the_first_reports_have_fewer_fields() -> None:
     started, done = map(json.loads, report(chunk(0, candidate(rank=0)), best=None).splitlines())
-    del started["prompt"], done["left_out"]
+    del started["prompt"], done["left_out"], done["candidates"][0]["refined"]
     run = read_report(f"{json.dumps(started)}\n{json.dumps(done)}")
     assert (run.prompt, run.chunks[0].left_out) == ("", {})
+    assert run.chunks[0].candidates[0].refined is None
+
+
+def test_a_refined_candidate_was_compared_as_it_was_and_went_on_as_it_is() -> None:
+    refined = Refinement(3, 2, short=2.0, long=1.5, fused=1.75, parts={}, standard=None)
+    text = report(chunk(0, candidate(1.0, 0, refined=refined), candidate(0.5)))
+    better, other = read_report(text).chunks[0].candidates
+    assert (better.score, better.went_on.fused, better.went_on.short) == (1.0, 1.75, 2.0)
+    assert (better.refined.passes, better.refined.accepted) == (3, 2)
+    assert other.went_on is other
+    for wrong in (3, {}, {"passes": 1, "accepted": -1}, {"passes": 1, "accepted": 1, "long": "x"}):
+        line = json.loads(text.splitlines()[1])
+        line["candidates"][0]["refined"] = wrong
+        with pytest.raises(ValueError, match="report line 2: "):
+            read_report(line_of(text, 2, **line))
 
 
 def test_every_report_that_can_be_written_can_be_read() -> None:
