@@ -20,7 +20,7 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -132,25 +132,22 @@ def summary(rows: Sequence[Row], plain: Sequence[Row]) -> dict[str, dict]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--captions", type=int, default=32)
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    options = parser.parse_args()
-    jobs = [(name, index) for index in range(options.captions) for name in RUNS]
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.processes, spawn, torch.set_num_threads, (1,)) as pool:
-        rows = dict(zip(jobs, pool.map(one, jobs), strict=True))
-    by_run = {name: [rows[name, i] for i in range(options.captions)] for name in RUNS}
+def written(rows: Mapping[tuple[str, int], Row], captions: int) -> dict[str, dict]:
+    """The table of all runs, also written to the result's file."""
+    by_run = {name: [rows[name, i] for i in range(captions)] for name in RUNS}
     table = {name: summary(found, by_run[PLAIN]) for name, found in by_run.items()}
     result = {
-        "captions": options.captions,
+        "captions": captions,
         "latent_frames": SHORT_FRAMES,
         "torch": torch.__version__,
         "refiners": {name: refine and asdict(refine) for name, (_, refine) in RUNS.items()},
         "runs": table,
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    return table
+
+
+def show(table: Mapping[str, dict]) -> None:
     heads = ("everything", 11), ("less plain", 24), ("gain", 8), ("accepted", 10), ("s", 7)
     print(" " * 36 + "".join(f"{head:>{width}}" for head, width in (*heads, ("calls", 7))))
     for name, row in table.items():
@@ -164,6 +161,18 @@ def main() -> None:
             f"{less['mean']:+9.3f} [{low:+.3f} {high:+.3f}]{gain:8.3f}{accepted:10.2f}"
             f"{row['seconds']['mean']:7.1f}{row['calls']['mean']:7.0f}"
         )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--captions", type=int, default=32)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    jobs = [(name, index) for index in range(options.captions) for name in RUNS]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.processes, spawn, torch.set_num_threads, (1,)) as pool:
+        rows = dict(zip(jobs, pool.map(one, jobs), strict=True))
+    show(written(rows, options.captions))
 
 
 if __name__ == "__main__":
