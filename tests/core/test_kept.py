@@ -133,15 +133,14 @@ def test_pick_takes_a_candidate_as_it_went_on(tmp_path: Path) -> None:
     assert accepted(record["candidates"][best])
     pruned = next(i for i, c in enumerate(record["candidates"]) if not c["kept"])
     videos = {}
-    for take in (1, 0):  # 0: the newest, which is the pick of the other one
-        for candidate in (best, pruned):
-            asked = {"action": "pick", "chunk": 1, "candidate": candidate, "take": take}
-            videos[candidate], _, flows = run(tmp_path / "reel", config, **asked)
-            assert flows
-            again, _, flows = run(tmp_path / "reel", config)
-            assert flows == 0 and torch.equal(again.frames, videos[candidate].frames)
-        same = torch.equal(videos[best].latent[:, :, 3:6], first.latent[:, :, 3:6])
-        assert same and not torch.equal(videos[pruned].latent, videos[best].latent)
+    for candidate in (pruned, best):  # each from the newest take, which the other one has won
+        asked = {"action": "pick", "chunk": 1, "candidate": candidate}
+        videos[candidate], _, flows = run(tmp_path / "reel", config, **asked)
+        assert flows
+        again, _, flows = run(tmp_path / "reel", config)
+        assert flows == 0 and torch.equal(again.frames, videos[candidate].frames)
+    assert torch.equal(videos[best].latent[:, :, 3:6], first.latent[:, :, 3:6])
+    assert not torch.equal(videos[pruned].latent, videos[best].latent)
 
 
 def _flows(chunks: range) -> int:
