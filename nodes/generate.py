@@ -282,6 +282,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
             report = Report()
             live = runs.start(*_workflow_place(cls.hidden), report)
             live.reel = run.reel
+            live.quality = budget.amount if budget and budget.target == "quality" else None
             if run.reel:
                 made = min(len(run.replay.chunks), config.chunks)
                 log.info(

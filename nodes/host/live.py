@@ -6,14 +6,16 @@ and the report's records, not what is in them.
 
 A message: ``run`` (its id), ``node`` (``12:7`` inside a subgraph), ``workflow`` (id, or null for a
 prompt posted without one), ``reel`` (``name`` and ``take``, or null), ``video`` (the file that is
-written meanwhile, as ``/view`` takes it, or null), ``seq`` (from 0), ``record`` (one line of the
-report) and, with a chunk or a question about one, ``strips`` (pictures in each candidate's
-filmstrip, 0: none); with a question ``asked`` (Unix seconds) too.
+written meanwhile, as ``/view`` takes it, or null), ``quality`` (of its budget, as it is now, or
+null where it does not spend by quality), ``seq`` (from 0), ``record`` (one line of the report) and,
+with a chunk or a question about one, ``strips`` (pictures in each candidate's filmstrip, 0: none);
+with a question ``asked`` (Unix seconds) too.
 
 - ``GET /stream_t1/runs?workflow=ID``: a list of ``run``, ``node``, ``workflow``, ``reel``,
-  ``video``, ``started`` (Unix seconds), ``state`` (running, asking, done, stopped), oldest first
-- ``GET /stream_t1/runs/RUN``: ``run``, ``node``, ``workflow``, ``reel``, ``video``, all its
-  ``messages``, and ``now`` (Unix seconds; clocks differ)
+  ``video``, ``quality``, ``started`` (Unix seconds), ``state`` (running, asking, done, stopped),
+  oldest first
+- ``GET /stream_t1/runs/RUN``: ``run``, ``node``, ``workflow``, ``reel``, ``video``, ``quality``,
+  all its ``messages``, and ``now`` (Unix seconds; clocks differ)
 - ``GET /stream_t1/runs/RUN/CHUNK/CANDIDATE.jpg``: a filmstrip
 - ``POST /stream_t1/runs/RUN/quality`` with ``{"quality": 0.3}``, 0 to 1: what the run's budget is
   from the next chunk on. 200; 409 when the run does not spend by quality, or has ended; 400 and 415
@@ -58,7 +60,7 @@ class LiveRun:
     reel: dict[str, Any] | None = None  # name and take that it writes; set before it is told
     video: dict[str, str] | None = None  # the file that it writes; set before it is told
     question: Question | None = None  # while the artist is asked
-    quality: float | None = None  # of the budget, if it was moved
+    quality: float | None = None  # of the budget; set before it is told, and moved while it runs
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, CandidatesMade):
@@ -88,7 +90,8 @@ class LiveRun:
     @property
     def identity(self) -> dict[str, Any]:
         place = {"node": self.node, "workflow": self.workflow}
-        return {"run": self.id, **place, "reel": self.reel, "video": self.video}
+        files = {"reel": self.reel, "video": self.video}
+        return {"run": self.id, **place, **files, "quality": self.quality}
 
     @property
     def state(self) -> str:
@@ -100,10 +103,7 @@ class LiveRun:
     @property
     def takes_quality(self) -> bool:
         """Whether its budget can be moved as it runs."""
-        if not self.messages or self.state not in ("running", "asking"):
-            return False
-        budget = self.messages[0]["record"]["settings"]["budget"]
-        return budget is not None and budget["target"] == "quality"
+        return self.quality is not None and self.state in ("running", "asking")
 
     @property
     def strip_bytes(self) -> int:

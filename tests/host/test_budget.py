@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 from graphs import Prompt, id_of, small
-from test_director import choose, directed, done, when_asked
+from test_director import MESSAGE, choose, directed, done, when_asked
 
 from devtools.client import Run
 from devtools.server import ComfyServer
@@ -35,12 +35,17 @@ def move(server: ComfyServer, run: str, body: bytes, kind: str = "application/js
         return refused.code
 
 
+def quality_of(server: ComfyServer, run: str) -> float | None:
+    return server.get(f"/stream_t1/runs/{run}")["quality"]
+
+
 def test_quality_moves_while_the_run_goes(run: RunPrompt, server: ComfyServer) -> None:
     runs: list[str] = []
 
     def answer(run_id: str, record: dict) -> None:
         if record["chunk"] == 0:
             runs.append(run_id)
+            assert quality_of(server, run_id) == 1
             for body in (b"", b"{", b"[]", b"{}", b'{"quality": "low"}', b'{"quality": true}'):
                 assert move(server, run_id, body) == 400
             for body in (b'{"quality": 1.1}', b'{"quality": -0.1}', b'{"quality": NaN}'):
@@ -48,12 +53,15 @@ def test_quality_moves_while_the_run_goes(run: RunPrompt, server: ComfyServer) -
             assert move(server, run_id, b'{"quality": 0}', "text/plain") == 415
             assert move(server, "unknown", b'{"quality": 0}') == 404
             assert move(server, run_id, b'{"quality": 0}') == 200
+            assert quality_of(server, run_id) == 0
         assert choose(server, run_id, {"chunk": record["chunk"], "candidates": [0]}) == 200
 
     prompt = budgeted(directed(701, frames=45), spend="high")
     result = run(prompt, when_asked(answer))
     assert result.error is None
     assert [len(record["candidates"]) for record in done(result)] == [4, 3, 2, 1]
+    told = [message["quality"] for message in result.of_type(MESSAGE)]
+    assert (told[0], told[-1]) == (1, 0)
     assert move(server, runs[0], b'{"quality": 1}') == 409
 
 
@@ -62,6 +70,7 @@ def test_a_run_on_seconds_takes_no_quality(run: RunPrompt, server: ComfyServer) 
 
     def answer(run_id: str, record: dict) -> None:
         statuses.append(move(server, run_id, b'{"quality": 0}'))
+        assert quality_of(server, run_id) is None
         choose(server, run_id, {"chunk": 0, "candidates": [0]})
 
     prompt = budgeted(directed(702), spend="seconds per chunk", amount=600.0, hard=True)

@@ -43,7 +43,7 @@ def test_who_comes_later_is_told_the_same(run: RunPrompt, server: ComfyServer) -
     assert listed["state"] == "done" and listed["node"] == "14"
     told = server.get(f"/stream_t1/runs/{listed['run']}")
     assert told.pop("now") >= listed["started"]
-    place = {"node": "14", "workflow": "later", "reel": None, "video": None}
+    place = {"node": "14", "workflow": "later", "reel": None, "video": None, "quality": None}
     assert told == {"run": listed["run"], **place, "messages": messages}
     assert listed in server.get("/stream_t1/runs")
 
