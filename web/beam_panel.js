@@ -1,7 +1,8 @@
 // Draws a run: the tree of candidates, what each chunk cost and kept, its scores, and one
 // candidate in words. DOM and SVG only, and importing it does nothing. It decides nothing about the
 // run: `viewOf` and `explain` (run_state.js) are handed in, as they also are in the saved HTML
-// report, where nothing can be imported; what can be done about a run is drawn by choices.js.
+// report, where nothing can be imported; what can be done about a run is drawn by choices.js and
+// quality.js.
 //
 // Only columns in sight are in the page, so it stays as small for 120 chunks as for 10. Text from
 // prompts and files goes in as text, never as HTML.
@@ -37,7 +38,7 @@ const EMPTY =
 
 // options: viewOf, explain; stripUrl(runId, chunk, candidate) -> URL or null (filmstrips);
 // onOpenReport(text) when a report file was chosen (without it there is no button); choices: of
-// choices.js, where something can be done about the run.
+// choices.js, and quality: of quality.js, where something can be done about the run.
 // -> { element, draw(run), setRuns(runs, current, onChange), destroy() }
 export function createPanel(options) {
   const panel = new BeamPanel(options);
@@ -52,8 +53,8 @@ export function createPanel(options) {
 class BeamPanel {
   constructor(options) {
     const { viewOf, explain, stripUrl = () => null, videoUrl = null, choices = null } = options;
-    const { onOpenReport = null } = options;
-    Object.assign(this, { viewOf, explain, stripUrl, videoUrl, choices });
+    const { quality = null, onOpenReport = null } = options;
+    Object.assign(this, { viewOf, explain, stripUrl, videoUrl, choices, quality });
     this.view = null;
     this.columns = new Map(); // chunk -> what is in the page of it
     this.drawn = {}; // what the header, the frame and the words show
@@ -118,6 +119,7 @@ class BeamPanel {
     this.legend = legend();
     this.element.append(
       el("header", "", el("div", "top", this.status, tools), this.facts, this.prompt, this.warning),
+      ...(this.quality ? [this.quality.element] : []),
       ...(this.choices ? [this.choices.bar] : []),
       this.empty,
       this.scroller,
@@ -236,6 +238,7 @@ class BeamPanel {
     setText(this.warning, missing);
     this.warning.title = missing;
     this.renderFacts();
+    if (view) this.quality?.update(view);
     this.renderChoices();
     if (!some || !this.size.width) return; // without a size: resized() comes back
     this.layout = layoutFor(view, this.size, this.density);

@@ -6,6 +6,7 @@
 const REPORT_VERSION = 1;
 const MOST_CHUNKS = 20_000; // a report that promises more is not one
 const SCORES = ["fused", "short", "long"];
+const TIMED = ["seconds per chunk", "milliseconds per frame", "total seconds"]; // budgets
 const MIN_WEAKEST = 3; // chunks needed before one is called the weakest
 
 export function emptyRun() {
@@ -15,6 +16,7 @@ export function emptyRun() {
     workflow: null,
     reel: null, // {name, take} that it writes
     video: null, // {filename, subfolder, type} that it writes
+    quality: null, // of its budget, as it is now; null where it does not spend by quality
     seq: -1, // of the latest message applied
     gap: false, // a message is missing: fetch the whole run
     started: null, // records of the report
@@ -29,9 +31,10 @@ export function emptyRun() {
 export function applyMessage(run, message) {
   const before = run.id === message.run ? run : { ...emptyRun(), id: message.run };
   if (message.seq <= before.seq) return run;
-  const { node = null, workflow = null, reel = null, video = null, seq } = message;
+  const { node = null, workflow = null, reel = null, video = null, quality = null, seq } = message;
   const gap = before.gap || seq !== before.seq + 1;
-  return withRecord({ ...before, node, workflow, reel, video, seq, gap }, message.record, message);
+  const told = { node, workflow, reel, video, quality, seq, gap };
+  return withRecord({ ...before, ...told }, message.record, message);
 }
 
 function withRecord(run, record, { strips = [], asked = null } = {}) {
@@ -111,8 +114,9 @@ function wrongChunk(record, planned) {
     return "chunk_done needs seconds by phase";
   }
   if (!Number.isFinite(kv_bytes)) return "chunk_done needs the number kv_bytes";
-  const { prompt = null, chosen = null } = record;
+  const { prompt = null, chosen = null, budget = null } = record;
   if (![prompt, chosen].every(isText)) return "prompt and chosen are text or null";
+  if (!isBudget(budget)) return "budget is null, or what was allotted and what was spent";
   return left_out === undefined || isObject(left_out) ? null : "left_out is not an object";
 }
 
@@ -138,6 +142,14 @@ function isRefinement(value) {
   if (value === null) return true;
   const whole = isObject(value) && [value.passes, value.accepted].every(Number.isInteger);
   return whole && SCORES.every((name) => isScore(value[name]));
+}
+
+function isBudget(value) {
+  if (value === null) return true;
+  if (!isObject(value) || !isObject(value.allotted)) return false;
+  const { candidates, passes, share, predicted } = value.allotted;
+  const numbers = [candidates, passes, share, value.seconds, value.calls, value.passes];
+  return numbers.every(Number.isFinite) && isScore(predicted);
 }
 
 // Everything that drawing needs. Cells stand by chunk and candidate; `parent` of a cell is the
@@ -171,12 +183,13 @@ export function viewOf(run) {
     made, // chunks; one more is among them while it waits for a choice
     question,
     chunks,
-    rows: chunks.reduce((most, chunk) => Math.max(most, chunk?.cells.length ?? 0), expected(run)),
+    rows: Math.max(0, ...chunks.map((chunk) => chunk?.cells.length ?? 0)) || expected(run),
     path,
     finalScores: run.done?.final_scores ?? [],
     bestBeam: run.done?.best_beam ?? 0,
     series,
   };
+  view.quality = qualityOf(run, view);
   view.lanes = question ? [] : lanesOf(view.series); // the room is the pictures'
   view.weakest = weakestOf(view.series);
   view.status = statusOf(view);
@@ -237,10 +250,22 @@ function leftOutOf(chunks) {
   );
 }
 
-// Candidates of a chunk before one is made.
+// Candidates of the first chunk before it is made: all, or what stream_t1_core/budget.py makes of a
+// quality. What another budget will do is not known here.
 function expected({ started }) {
-  const { beam_width = 1, branch_factor = 1 } = started?.settings?.search ?? {};
-  return beam_width * branch_factor;
+  const { search, refine, budget } = started?.settings ?? {};
+  const { beam_width = 1, branch_factor = 1 } = search ?? {};
+  const most = beam_width * branch_factor;
+  if (budget?.target !== "quality") return most;
+  const last = most + (refine?.passes ?? 0) - 1; // rung of the ladder
+  return Math.min(most, 1 + Math.round(budget.amount * last));
+}
+
+// The slider of a run that goes on and takes another quality: where it is, and the chunk that a move
+// reaches first: not the one that is being made. Null where there is none of either.
+function qualityOf({ quality }, { state, made, planned }) {
+  if (quality === null || state !== "running") return null;
+  return { value: quality, from: made + 1 < planned ? made + 1 : null };
 }
 
 function chunkOf({ record, strips }, chunk) {
@@ -284,6 +309,7 @@ function chunkOf({ record, strips }, chunk) {
     byHand,
     tooLate: record.chosen === "timeout", // the artist was asked and did not answer
     prompt: record.prompt ?? null, // from here on, if it is a new one
+    budget: record.budget ?? null, // {allotted, seconds, calls, passes}
     waiting: false, // for the artist's choice
     sinks: record.sinks,
     seconds: record.seconds,
@@ -448,6 +474,7 @@ export function explain(view, chunk, candidate) {
     ...here.leftOut.map(
       ([name, reason]) => `Reward ${name} had no number in this chunk (${reason}): left out.`,
     ),
+    ...spent(view, here),
     ...(here.prompt === null ? [] : [`From this chunk on the prompt is "${here.prompt}".`]),
     origin(view, cell),
     ...singles(cell),
@@ -651,6 +678,28 @@ function routeReason({ chunks, settings }, cell) {
   const step = fall === 0 ? "long stayed" : `long ${moved} ${gapText(Math.abs(fall), 2)}`;
   const route = fall > long_gate ? "append" : "blend";
   return cell.route === route ? `: ${scores}, ${step}` : "";
+}
+
+// What its chunk got of the run's budget, and what that took.
+function spent({ settings }, { budget, cells, kept }) {
+  if (!budget) return [];
+  const { allotted, seconds, calls, passes } = budget;
+  const timed = TIMED.includes(settings.budget?.target);
+  const got = [outOf(cells.length, allotted.candidates, "candidate"), `${kept} kept`];
+  if (allotted.passes) got.push(outOf(passes, allotted.passes, "refinement pass", "es"));
+  const late = timed && (cells.length < allotted.candidates || passes < allotted.passes);
+  const notes = allotted.predicted === null ? [] : [`${secondsText(allotted.predicted)} predicted`];
+  if (timed) notes.push(`share ${secondsText(allotted.share)}`);
+  const time = `${secondsText(seconds)}${notes.length ? ` (${notes.join(", ")})` : ""}`;
+  const spending = `${count(calls, "denoiser call")} (share ${Math.round(allotted.share)})`;
+  const took = timed ? time : `${time} and ${spending}`;
+  return [`Budget: ${got.join(", ")}${late ? ": time was up" : ""}; took ${took}.`];
+}
+
+// Of so many, if it is not all.
+function outOf(number, most, word, plural = "s") {
+  const some = number < most ? `${number} of ${most}` : number;
+  return `${some} ${word}${Math.max(number, most) === 1 ? "" : plural}`;
 }
 
 function origin({ chunks }, cell) {

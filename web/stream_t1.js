@@ -1,12 +1,13 @@
 // The live panel on the Chunk Beam Sampler: listens to the server, keeps the latest runs of the open
 // workflow, and hands them to the panel of the node that made them. What a run says is worked out in
-// run_state.js and drawn by beam_panel.js; what can be done about it is drawn by choices.js, and reel.js
-// knows the Reel node. This file knows ComfyUI.
+// run_state.js and drawn by beam_panel.js; what can be done about it is drawn by choices.js and
+// quality.js, and reel.js knows the Reel node. This file knows ComfyUI.
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { createPanel, PANEL_HEIGHT } from "./beam_panel.js";
 import { createChoices } from "./choices.js";
+import { createQuality } from "./quality.js";
 import { reelActions } from "./reel.js";
 import { applyMessage, ask, emptyRun, explain, runFromReport, viewOf } from "./run_state.js";
 
@@ -40,6 +41,7 @@ class Shown {
         answer: sendChoice,
         actionsFor: (view, at) => (view.id === "report" ? null : reelActions(node, view, at)),
       }),
+      quality: createQuality((run, quality) => this.move(run, quality)),
     });
   }
 
@@ -76,6 +78,12 @@ class Shown {
     }
   }
 
+  async move(id, quality) {
+    const taken = await sendQuality(id, quality);
+    const run = this.runs.get(id);
+    if (taken && run) this.put(id, { ...run, quality });
+  }
+
   drawSoon() {
     this.due ||= requestAnimationFrame(() => {
       this.due = 0;
@@ -96,21 +104,30 @@ class Shown {
 
 // Whether the question is settled: by this answer, or before it came.
 async function sendChoice(run, chunk, candidates) {
-  const request = {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ chunk, candidates }),
-  };
-  let why = "the server does not answer";
+  const { status, text } = await post(`/stream_t1/runs/${run}/choice`, { chunk, candidates });
+  if (status === 200 || status === 409) return true; // 409: another was faster
+  notice("error", "the choice was not taken", text);
+  return false;
+}
+
+// Whether the run has it.
+async function sendQuality(run, quality) {
+  const { status, text } = await post(`/stream_t1/runs/${run}/quality`, { quality });
+  if (status !== 200) notice("error", "the quality was not moved", text);
+  return status === 200;
+}
+
+// Status and text of the answer; 0 without one.
+async function post(path, body) {
+  const headers = { "Content-Type": "application/json" };
   try {
-    const response = await api.fetchApi(`/stream_t1/runs/${run}/choice`, request);
-    if (response.ok || response.status === 409) return true; // 409: another was faster
-    why = await response.text();
+    const request = { method: "POST", headers, body: JSON.stringify(body) };
+    const response = await api.fetchApi(path, request);
+    return { status: response.status, text: await response.text() };
   } catch (error) {
     console.error(error);
+    return { status: 0, text: "the server does not answer" };
   }
-  notice("error", "the choice was not taken", why);
-  return false;
 }
 
 function label(id, run, index) {
@@ -156,7 +173,7 @@ async function fetchRun(id) {
   if (!answer.ok) return; // forgotten since
   const { messages, now, ...whose } = await answer.json();
   ahead = Date.now() / 1000 - now;
-  const run = messages.reduce(applyMessage, emptyRun());
+  const run = { ...messages.reduce(applyMessage, emptyRun()), quality: whose.quality };
   const target = shownFor(whose);
   // Messages that came meanwhile are newer than the answer.
   if (target && !(target.runs.get(id)?.seq > run.seq)) target.put(id, run);

@@ -252,6 +252,88 @@ test("a refinement that is none is refused", () => {
   }
 });
 
+const budgeted = (budget, search = {}) => {
+  const start = started({ search: { beam_width: 4, ...search } });
+  return { ...start, settings: { ...start.settings, budget } };
+};
+const spent = (allotted, more = {}) => ({
+  allotted: { candidates: 4, beam_width: 2, passes: 0, share: 18, predicted: null, ...allotted },
+  seconds: 3.14,
+  calls: 18,
+  passes: 0,
+  ...more,
+});
+const QUALITY = { target: "quality", amount: 0.4, hard: false, adaptive: false };
+
+test("the words say what a chunk got of the budget, and what was predicted", () => {
+  const words = (target, budget, candidates = CHUNKS[0].candidates) => {
+    const run = runOf(budgeted({ ...QUALITY, target }), made(0, candidates, { budget }));
+    return explain(viewOf(run), 0, 0).find((sentence) => sentence.startsWith("Budget"));
+  };
+  assert.equal(
+    words("quality", spent()),
+    "Budget: 4 candidates, 2 kept; took 3.1\u00a0s and 18 denoiser calls (share 18).",
+  );
+  assert.equal(
+    words("total denoiser calls", spent({ passes: 2, predicted: 2.94 }, { passes: 1, calls: 1 })),
+    "Budget: 4 candidates, 2 kept, 1 of 2 refinement passes; took 3.1\u00a0s (2.9\u00a0s predicted) " +
+      "and 1 denoiser call (share 18).",
+  );
+  const late = spent({ candidates: 6, passes: 1, predicted: 2.94, share: 3 });
+  assert.equal(
+    words("seconds per chunk", late),
+    "Budget: 4 of 6 candidates, 2 kept, 0 of 1 refinement pass: time was up; " +
+      "took 3.1\u00a0s (2.9\u00a0s predicted, share 3.0\u00a0s).",
+  );
+  const alone = words("milliseconds per frame", spent({ candidates: 1 }), [at(0, 0, 0)]);
+  assert.match(alone, /^Budget: 1 candidate, 1 kept; took/);
+  assert.equal(words("quality", null), undefined);
+});
+
+test("a budget that is none is refused", () => {
+  const lines = (budget) =>
+    [started(), made(0, CHUNKS[0].candidates, { budget })].map(JSON.stringify).join("\n");
+  for (const budget of [null, undefined, spent({ predicted: 2 })]) runFromReport(lines(budget));
+  const wrong = [3, {}, { ...spent(), allotted: null }, spent({ share: "1" }), spent({}, { calls: null })];
+  for (const budget of wrong) {
+    assert.throws(() => runFromReport(lines(budget)), /line 2 of the report: budget is null, or/);
+  }
+});
+
+test("the slider is where the run's quality is, and names the chunk that a move reaches", () => {
+  const messages = messagesOf([budgeted(QUALITY), CHUNKS[0], CHUNKS[1], CHUNKS[2], DONE]);
+  const quality = [0.4, 0.4, 0.9, 0.9, 0.9];
+  const seen = messages.map((message, i) => {
+    const until = messages.slice(0, i + 1).map((one, j) => ({ ...one, quality: quality[j] }));
+    return viewOf(until.reduce(applyMessage, emptyRun())).quality;
+  });
+  assert.deepEqual(seen, [
+    { value: 0.4, from: 1 },
+    { value: 0.4, from: 2 },
+    { value: 0.9, from: null },
+    { value: 0.9, from: null },
+    null,
+  ]);
+  assert.equal(viewOf(runOf(budgeted({ ...QUALITY, target: "total seconds" }))).quality, null);
+  assert.equal(viewOf(emptyRun()).quality, null);
+  const report = JSON.stringify(budgeted(QUALITY));
+  assert.equal(viewOf(runFromReport(report)).quality, null); // of a run long gone
+});
+
+test("while a chunk waits for a choice, a move reaches the next one", () => {
+  const run = askedRun(budgeted(QUALITY), CHUNKS[0], asking(1, CHUNKS[1].candidates));
+  assert.deepEqual(viewOf({ ...run, quality: 0.4 }).quality, { value: 0.4, from: 2 });
+});
+
+test("a run by quality gets as many rows as its first chunk will have", () => {
+  const rows = (...records) => viewOf(runOf(...records)).rows;
+  const amounts = [0, 0.4, 1].map((amount) => rows(budgeted({ ...QUALITY, amount })));
+  assert.deepEqual(amounts, [1, 4, 8]);
+  assert.equal(rows(started()), 4);
+  assert.equal(rows(budgeted({ ...QUALITY, target: "total seconds" })), 8);
+  assert.equal(rows(budgeted(QUALITY), made(0, [at(0, 0.5, 0), at(0, 0.4, 1)])), 2);
+});
+
 test("a reward that was left out is told once, with how often and why", () => {
   const bad = { ...CHUNKS[0], left_out: { "short.bad": "RuntimeError: boom" } };
   assert.deepEqual(viewOf(runOf(started(), bad, CHUNKS[1])).leftOut, [
@@ -555,8 +637,11 @@ test("state and drawing do nothing on import, import nothing, and fit into one m
   const code = `${both}\nexport { viewOf, createPanel, PANEL_HEIGHT };`;
   const page = await import(`data:text/javascript,${encodeURIComponent(code)}`);
   assert.equal(typeof page.createPanel, "function");
-  const choices = await readFile(new URL("choices.js", WEB), "utf8");
-  assert.doesNotMatch(choices, /^import |innerHTML|insertAdjacentHTML/m);
+  for (const name of ["choices.js", "quality.js"]) {
+    const text = await readFile(new URL(name, WEB), "utf8");
+    assert.doesNotMatch(text, /^import |innerHTML|insertAdjacentHTML/m);
+    assert.equal(Object.keys(await import(new URL(name, WEB))).length, 1);
+  }
   const css = await readFile(new URL("stream_t1.css", WEB), "utf8");
   assert.ok(css.includes(`min-height: ${page.PANEL_HEIGHT}px`));
 });

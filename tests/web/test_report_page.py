@@ -94,6 +94,7 @@ def test_it_shows_the_run_and_asks_for_nothing(opened: Callable[..., Opened]) ->
     assert page.locator(".cell").count() == 12
     text = page.locator(".stream-t1-panel").inner_text()
     assert "Done: 3 chunks" in text and "a red circle" in text and "10.0" in text
+    assert page.locator(".quality, .question, .actions").count() == 0  # nothing can be done
     page.locator(".cell").first.click()
     assert "candidate 1 won" in page.locator(".stream-t1-panel").inner_text()
     filmed = """() => [...document.querySelectorAll('.stream-t1-panel *')]
