@@ -1,46 +1,46 @@
 """Half the GPU gone for a while: what the budget's controller does, and what smoothing is for.
 
-Run ``python -m benchmarks.budget_load`` in the repository; it prints the curves and writes them as
-JSON to ``benchmarks/results/budget_load.json``. The tiny model makes clips of 24 chunks within a
-time per chunk that lasts for all candidates; from chunk 9 to 16 everything takes twice as long.
-Costs are simulated, so the numbers do not depend on the machine: only what the model makes is real.
-It compares the controller with one that takes all that fits by the last chunk's costs: chunks that
-were late, the largest jump of candidates between two chunks, and by chunk the candidates and the
-PSNR to the nearest drawn clip, means over all clips.
+Run ``python -m benchmarks.budget_load``; it writes ``results/budget_load.{json,md,png}`` beside it.
+The tiny model makes clips of 24 chunks within a time per chunk that lasts for all candidates; from
+chunk 9 to 16 everything takes twice as long. Time is simulated, so the numbers do not depend on
+the machine: only what the model makes is real. Beside the controller stands one without smoothing,
+which takes all that fits by the last chunk's costs.
 """
 
 import argparse
-import json
-import multiprocessing
 import os
 import statistics
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest import mock
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from stream_t1_core import budget
+from stream_t1_core.config import Budget
+from stream_t1_core.events import ChunkDone, Event
+from stream_t1_core.generate import generate
+from stream_t1_core.tools import Tools
+from training.clips import evaluation_seed
+from training.measure import LATENT_HW, evaluation_pair
+from training.nearest import nearest, psnr
 
-from benchmarks.budget import FIRST_CLIP, SEARCH, tools  # noqa: E402
-from stream_t1_core import budget  # noqa: E402
-from stream_t1_core.config import Budget, Memory, NoisePropagation, StreamConfig  # noqa: E402
-from stream_t1_core.events import ChunkDone, Event  # noqa: E402
-from stream_t1_core.generate import generate  # noqa: E402
-from stream_t1_core.tools import Tools  # noqa: E402
-from training import clips  # noqa: E402
-from training.measure import LATENT_HW, evaluation_pair  # noqa: E402
-from training.nearest import nearest, psnr  # noqa: E402
+from .budget import BASE, SEARCH
+from .measured import RESULTS, Job, Mean, interval, markdown, rows, write
+from .tiny_runs import FIRST_CLIP, tiny_tools
 
 CHUNKS, SLOW = 24, range(8, 16)
-SECONDS = {"call": 1.0, "decode": 0.5}  # of a candidate
-MOST = SEARCH.candidates * (4 * SECONDS["call"] + SECONDS["decode"]) + SEARCH.beam_width
+SETTLED = 4  # the first chunks, with which a run finds its place, are not counted as before
+CALL, DECODE = 1.0, 0.5  # seconds of a candidate
+MOST = SEARCH.candidates * (4 * CALL + DECODE) + SEARCH.beam_width * CALL
 BUDGET = Budget("seconds per chunk", 1.1 * MOST)
 UNSMOOTHED = {"FULL": 1, "ROOMY": 1, "REACH": 1, "REMEMBERED": 1}
+WAYS = {"smoothed": {}, "not smoothed": UNSMOOTHED}
+CONFIG = replace(BASE, latent_frames=BASE.frames_per_chunk * CHUNKS, budget=BUDGET)
+
+Curves = dict[str, list[float]]  # by chunk
 
 
 @dataclass(eq=False)
@@ -53,30 +53,23 @@ class Machine:
     def clocked(self, made_of: Tools) -> Tools:
         model, decoder = made_of.model, made_of.critic.decoder
         flow, context_pass, decode = model.flow, model.context_pass, decoder.decode
-        model.flow = lambda noisy, *rest: self._work("call", len(noisy)) or flow(noisy, *rest)
-        model.context_pass = lambda *args: self._work("call", 1) or context_pass(*args)
-        decoder.decode = lambda x, state: self._work("decode", len(x)) or decode(x, state)
+        model.flow = lambda noisy, *rest: self._work(CALL * len(noisy)) or flow(noisy, *rest)
+        model.context_pass = lambda *args: self._work(CALL) or context_pass(*args)
+        decoder.decode = lambda x, state: self._work(DECODE * len(x)) or decode(x, state)
         return replace(made_of, clock=lambda: self.now)
 
-    def _work(self, kind: str, count: int) -> None:
-        self.now += SECONDS[kind] * count * (2 if self.chunk in SLOW else 1)
+    def _work(self, seconds: float) -> None:
+        self.now += seconds * (2 if self.chunk in SLOW else 1)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, ChunkDone):
             self.chunk = event.chunk + 1
 
 
-@dataclass(frozen=True)
-class Job:
-    weights: Path
-    clip: int
-    smooth: bool
-
-
-def measure(job: Job) -> list[tuple[int, float, float]]:
-    """Candidates, seconds and PSNR of each chunk of a clip."""
-    torch.set_num_threads(1)
-    scene, prompt = evaluation_pair(job.clip)
+def measure(job: Job) -> Curves:
+    """One clip by one controller."""
+    way, clip = job
+    scene, prompt = evaluation_pair(clip)
     machine, done = Machine(), []
 
     def emit(event: Event) -> None:
@@ -84,68 +77,89 @@ def measure(job: Job) -> list[tuple[int, float, float]]:
         if isinstance(event, ChunkDone):
             done.append(event)
 
-    config = StreamConfig(
-        latent_frames=3 * CHUNKS,
-        seed=clips.evaluation_seed(job.clip),
-        noise=NoisePropagation(),
-        search=SEARCH,
-        memory=Memory(),
-        budget=BUDGET,
-    )
-    changed = {} if job.smooth else UNSMOOTHED
-    with torch.inference_mode(), mock.patch.multiple(budget, **changed):
-        made_of = machine.clocked(tools(job.weights, prompt))
-        frames = generate(made_of, config, LATENT_HW, emit).frames
+    changed = WAYS[way]
+    smoothing = mock.patch.multiple(budget, **changed) if changed else nullcontext()
+    with torch.inference_mode(), smoothing:
+        tools = machine.clocked(tiny_tools(prompt))
+        config = replace(CONFIG, seed=evaluation_seed(clip))
+        frames = generate(tools, config, LATENT_HW, emit).frames
         truth = nearest(frames, scene)
     ends = [9 + 12 * chunk for chunk in range(CHUNKS)]
-    starts = [0, *ends[:-1]]
-    return [
-        (len(chunk.candidates), chunk.budget.seconds, psnr(frames[a:b], truth[a:b]))
-        for chunk, a, b in zip(done, starts, ends, strict=True)
-    ]
-
-
-def summary(runs: Sequence[Sequence[tuple[int, float, float]]]) -> dict[str, object]:
-    candidates = [[chunk[0] for chunk in run] for run in runs]
-    jumps = [abs(b - a) for run in candidates for a, b in zip(run[1:], run[2:], strict=False)]
-    late = [chunk[1] > BUDGET.amount for run in runs for chunk in run]
-    columns = [*zip(*runs, strict=True)]
+    parts = zip([0, *ends[:-1]], ends, strict=True)
     return {
-        "late chunks per clip": sum(late) / len(runs),
-        "largest jump (candidates)": max(jumps),
-        "candidates by chunk": [statistics.fmean(c[0] for c in column) for column in columns],
-        "seconds by chunk": [statistics.fmean(c[1] for c in column) for column in columns],
-        "PSNR by chunk (dB)": [
-            round(statistics.fmean(c[2] for c in column), 3) for column in columns
-        ],
+        "candidates": [len(chunk.candidates) for chunk in done],
+        "seconds": [chunk.budget.seconds for chunk in done],
+        "PSNR": [psnr(frames[start:end], truth[start:end]) for start, end in parts],
+    }
+
+
+def summary(runs: Sequence[Curves]) -> dict[str, Mean]:
+    """What a controller made of the load, over all clips."""
+    found = []
+    for run in runs:
+        candidates, scores = run["candidates"], run["PSNR"]
+        steps = zip(candidates[1:-1], candidates[2:], strict=True)
+        before = statistics.fmean(scores[SETTLED : SLOW.start])
+        usual = max(candidates[: SLOW.start])
+        again = (i for i in range(SLOW.stop, CHUNKS) if candidates[i] >= usual)
+        found.append(
+            {
+                "late chunks": sum(s > BUDGET.amount for s in run["seconds"]),
+                "largest step (candidates)": max(abs(b - a) for a, b in steps),
+                "chunks to recover": next(again, CHUNKS) - SLOW.stop,
+                "PSNR while slow, less before (dB)": statistics.fmean(scores[i] for i in SLOW)
+                - before,
+                "PSNR after, less before (dB)": statistics.fmean(scores[SLOW.stop :]) - before,
+            }
+        )
+    return {key: interval([row[key] for row in found]) for key in found[0]}
+
+
+def plot(curves: Mapping[str, Curves], path: Path) -> None:
+    """Means over all clips, by chunk."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(3, 1, figsize=(9, 7), sharex=True, layout="constrained")
+    numbers = range(1, CHUNKS + 1)
+    for axis, key in zip(axes, ("candidates", "seconds", "PSNR"), strict=True):
+        for way, of in curves.items():
+            axis.plot(numbers, of[key], marker=".", label=way)
+        axis.axvspan(SLOW.start + 0.5, SLOW.stop + 0.5, color="0.9", label="half the speed")
+        axis.set_ylabel(f"{key} (dB)" if key == "PSNR" else key)
+        axis.grid(alpha=0.3)
+    axes[1].axhline(BUDGET.amount, color="tab:red", linestyle=":", label="allowed")
+    axes[1].legend()
+    axes[2].set_xlabel("chunk")
+    figure.savefig(path, dpi=100)
+
+
+def _by_chunk(runs: Sequence[Curves]) -> Curves:
+    """Means over all clips."""
+    return {
+        key: [round(statistics.fmean(at), 3) for at in zip(*(r[key] for r in runs), strict=True)]
+        for key in runs[0]
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, default=ROOT / "tiny_model")
-    parser.add_argument("--clips", type=int, default=16)
+    parser = argparse.ArgumentParser(description="The budget's controller under a load.")
+    parser.add_argument("--clips", type=int, default=16, help="captions")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument(
-        "--output", type=Path, default=ROOT / "benchmarks" / "results" / "budget_load.json"
-    )
     options = parser.parse_args()
-    ways = {"smoothed": True, "not smoothed": False}
-    numbers = range(FIRST_CLIP, FIRST_CLIP + options.clips)
-    jobs = [Job(options.weights, clip, smooth) for smooth in ways.values() for clip in numbers]
-    with ProcessPoolExecutor(options.processes, multiprocessing.get_context("spawn")) as pool:
-        runs = [*pool.map(measure, jobs)]
-    halves = (runs[: options.clips], runs[options.clips :])
-    result: dict[str, object] = {
+    clips = range(FIRST_CLIP, FIRST_CLIP + options.clips)
+    jobs = [(way, clip) for clip in clips for way in WAYS]
+    found = rows("budget_load", measure, jobs, options.processes)
+    runs = {way: [found[way, clip] for clip in clips] for way in WAYS}
+    curves = {way: _by_chunk(of) for way, of in runs.items()}
+    table = {way: summary(of) for way, of in runs.items()}
+    told = {
         "clips": options.clips,
-        "seconds per chunk allowed": BUDGET.amount,
+        "seconds allowed": BUDGET.amount,
         "slow chunks": [SLOW.start + 1, SLOW.stop],
-        **{way: summary(half) for way, half in zip(ways, halves, strict=True)},
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(text + "\n")
+    words = markdown(table, "controller", [*table["smoothed"]])
+    write("budget_load", {**told, "controllers": table, "by chunk": curves}, words)
+    plot(curves, RESULTS / "budget_load.png")
 
 
 if __name__ == "__main__":

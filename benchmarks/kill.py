@@ -36,12 +36,12 @@ from devtools.server import PACK_ROOT, ComfyServer, start_server
 
 SIDE = 64  # pixels
 STEPS = 2
-TRIED, BEAMS = 4, 2  # candidates a chunk and survivors in the quickstart
+TRIED, BEAMS = 4, 2  # candidates a chunk and survivors
 CALLS = TRIED * STEPS + BEAMS  # denoiser calls a chunk, as the progress bar counts them
 REEL, WHOLE = "killed", "whole"  # reels, and folders of what comes out
 PHASES = ("replay", "denoise", "context pass", "write")
 SHORT = {"context pass": 0.02, "write": 0.002}  # phases that are over after so many seconds
-SAMPLER, REPORT = "14", "17"  # nodes of the quickstart
+PRUNER, BUDGET, SAMPLER, REPORT = "13", "11", "14", "17"  # nodes of the quickstart
 MOST_WAIT = 60.0  # seconds for a write that must come
 
 
@@ -149,7 +149,10 @@ def survive(
 
 
 def prompt(chunks: int, name: str, reel: str) -> Prompt:
-    """The quickstart (Noise Propagation, Reward Pruner, Memory Sink); results saved as ``name``."""
+    """The quickstart (Noise Propagation, Reward Pruner, Memory Sink); results saved as ``name``.
+
+    Without its Budget, which tells seconds that are not the same again.
+    """
     path = PACK_ROOT / "workflows" / "api" / "quickstart.json"
     nodes = json.loads(path.read_text(encoding="utf-8"))
     for node in list(nodes):
@@ -158,6 +161,8 @@ def prompt(chunks: int, name: str, reel: str) -> Prompt:
         elif nodes[node]["class_type"] == "EmptyHunyuanLatentVideo":
             length = 4 * (3 * chunks - 1) + 1  # pixel frames of whole chunks
             nodes[node]["inputs"] |= {"width": SIDE, "height": SIDE, "length": length}
+    del nodes[BUDGET], nodes[SAMPLER]["inputs"]["budget"]
+    nodes[PRUNER]["inputs"] |= {"beam_width": BEAMS, "branch_factor": TRIED // BEAMS}
     nodes[SAMPLER]["inputs"]["steps"] = STEPS
     nodes[REPORT]["inputs"]["filename_prefix"] = f"{name}/report"
     nodes["90"] = _node("SaveLatent", samples=[SAMPLER, 0], filename_prefix=f"{name}/latent")
