@@ -19,9 +19,8 @@ class Quality {
     this.wanted = null; // {run, value} that is on its way, or goes next
     this.input = document.createElement("input");
     Object.assign(this.input, { type: "range", min: 0, max: 1, step: 0.01, title: TITLE });
-    this.value = document.createElement("output");
-    this.hint = document.createElement("span");
-    this.hint.className = "hint";
+    this.value = span("value"); // not an output: the slider itself is read out
+    this.hint = span("hint");
     const label = document.createElement("label");
     label.append("Quality", this.input);
     this.element = document.createElement("div");
@@ -66,4 +65,10 @@ class Quality {
     this.wanted = null;
     if (!taken) this.update(this.view); // back to where the run is
   }
+}
+
+function span(name) {
+  const made = document.createElement("span");
+  made.className = name;
+  return made;
 }
