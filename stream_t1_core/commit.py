@@ -14,6 +14,7 @@ from . import sinks
 from .causal_wan import CausalWan, Text
 from .config import StreamConfig
 from .kv import ChunkKV
+from .rewards.base import Piece
 from .scoring import Decoder
 from .sinks import Blend
 from .state import Beam, Candidate, Chunk, Scores, StreamState
@@ -51,7 +52,7 @@ def commit(
             first_frame=config.first_frame(index),
             seed=candidate.seed,
             latent=candidate.latent,
-            frames=candidate.frames,
+            piece=candidate.piece,
             scores=scores,
             route=candidate.route,
             parent=tip,
@@ -90,7 +91,7 @@ def begin(
             first_frame=first,
             seed=None,
             latent=latent,
-            frames=frames,
+            piece=frames if frames is None else Piece(frames),
             scores=Scores(),
             route=None,
             parent=tip,

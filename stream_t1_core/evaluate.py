@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .rewards.base import Footage, Reward
+from .rewards.base import Footage, Piece, Reward
 from .rewards.mix import judge, named_terms, prompt_readers
 
 VERSION = 1
@@ -121,7 +121,7 @@ def evaluate(
     for done, part in enumerate(parts.values()):
         if progress:
             progress(done, len(parts))
-        found.append(judge(reward, Footage([[part]], [pieces[0]], prompt, fps)))
+        found.append(judge(reward, Footage([[Piece(part)]], [pieces[0]], prompt, fps)))
     if progress:
         progress(len(parts), len(parts))
     marks = []

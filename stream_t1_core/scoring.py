@@ -17,7 +17,7 @@ from torch import Tensor
 from . import search
 from .batching import in_batches
 from .config import StreamConfig
-from .rewards.base import Footage, Reward
+from .rewards.base import Footage, Piece, Reward
 from .rewards.mix import Errors, Part, judge
 from .rewards.tally import Tallies, count_in
 from .settle import footage
@@ -74,7 +74,7 @@ def decode(
         frames, after = critic.decoder.decode(torch.stack([c.latent for c in some]), before)
         after = None if config.isolated else after
         return [
-            replace(c, frames=frames[i].cpu().clone(), decoder_state=after and after.row(i))
+            replace(c, piece=Piece(frames[i].cpu().clone()), decoder_state=after and after.row(i))
             for i, c in enumerate(some)
         ]
 
@@ -147,8 +147,9 @@ def final_score(tip: Chunk, critic: Critic, config: StreamConfig, seen: Tallies)
     """Long reward of a whole path; None without such a reward or where it is not finite."""
     if critic.decoder is None or critic.long is None:
         return None
-    path = tip.path()
-    pieces = [video(tip, critic, config)[1]] if config.isolated else [c.frames for c in path]
+    pieces = [c.piece for c in tip.path()]
+    if config.isolated:
+        pieces = [Piece(video(tip, critic, config)[1])]
     clip = Footage([pieces], [tip.opening], critic.prompt, config.fps)
     parts = judge(critic.long, clip, critic.fatal)
     named = {f"long.{name}": part for name, part in parts.items()}
@@ -161,7 +162,7 @@ def final_score(tip: Chunk, critic: Critic, config: StreamConfig, seen: Tallies)
 def _parts(candidates: list[Candidate], critic: Critic, config: StreamConfig) -> dict[str, Part]:
     """Answers of all rewards by name."""
     parts = _judge(
-        "short", critic.short, [[c.frames] for c in candidates], candidates, critic, config
+        "short", critic.short, [[c.piece] for c in candidates], candidates, critic, config
     )
     spans = [_span(c, critic, config) for c in candidates] if critic.long else []
     parts |= _judge("long", critic.long, spans, candidates, critic, config)
@@ -193,7 +194,7 @@ def _scored(
 def _judge(
     kind: str,
     reward: Reward | None,
-    pieces: list[list[Tensor]],
+    pieces: list[list[Piece]],
     candidates: list[Candidate],
     critic: Critic,
     config: StreamConfig,
@@ -246,11 +247,11 @@ def _first_frames(candidate: Candidate) -> Tensor:
     return candidate.frames if tip is None else tip.opening
 
 
-def _span(candidate: Candidate, critic: Critic, config: StreamConfig) -> list[Tensor]:
-    """Frames of the candidate and the chunks before it, ``span_chunks`` in all: [T, H, W, 3]s."""
+def _span(candidate: Candidate, critic: Critic, config: StreamConfig) -> list[Piece]:
+    """Frames of the candidate and the chunks before it, ``span_chunks`` in all."""
     tip = candidate.parent.chunk
     earlier = [*islice(tip.ancestors() if tip else (), config.plan.span_chunks - 1)][::-1]
     if config.isolated:
         latent = torch.cat([*(chunk.latent for chunk in earlier), candidate.latent], dim=1)
-        return [critic.decoder.decode(latent[None], None)[0][0].cpu()]
-    return [*(chunk.frames for chunk in earlier), candidate.frames]
+        return [Piece(critic.decoder.decode(latent[None], None)[0][0].cpu())]
+    return [*(chunk.piece for chunk in earlier), candidate.piece]

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from .budget import Spending
 from .kv import ChunkKV, Route
+from .rewards.base import Piece
 from .rewards.tally import Tally
 from .state import Beam, Chunk, Scores, StreamState
 from .wan_vae import DecoderState
 
-KINDS = (StreamState, Beam, Chunk, Scores, ChunkKV, Tally, DecoderState, Spending)
+KINDS = (StreamState, Beam, Chunk, Piece, Scores, ChunkKV, Tally, DecoderState, Spending)
 RECORDS = {kind.__name__: kind for kind in KINDS}
 
 
@@ -85,7 +86,9 @@ class _Packing:
     def _record(self, found: Any) -> dict[str, int]:
         kind = type(found).__name__
         assert RECORDS.get(kind) is type(found), f"a {kind} in a state"
-        values = {field.name: self.value(getattr(found, field.name)) for field in fields(found)}
+        # what is not given when a record is made follows from the rest
+        given = [field.name for field in fields(found) if field.init]
+        values = {name: self.value(getattr(found, name)) for name in given}
         self.records.append((kind, values))
         return {"record": len(self.records) - 1}
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .budget import Spending
 from .kv import ChunkKV, Route
+from .rewards.base import Piece
 from .rewards.tally import Tallies
 
 
@@ -39,12 +40,16 @@ class Chunk:
     first_frame: int
     seed: int | None  # None: given
     latent: Tensor = field(repr=False)  # [C, F, H, W], CPU
-    frames: Tensor | None = field(repr=False)  # [T, H, W, 3], CPU
+    piece: Piece | None = field(repr=False)  # its frames [T, H, W, 3], CPU
     scores: Scores
     route: Route | None  # None for the first chunk, which becomes a sink
     parent: "Chunk | None" = field(repr=False)  # None: the first, or the last one remembered
     opening: Tensor | None = field(repr=False)  # frames of the path's first chunk
     shorts: tuple[float, int] = (0.0, 0)  # sum and count of the path's short rewards
+
+    @property
+    def frames(self) -> Tensor | None:
+        return self.piece and self.piece.frames
 
     def path(self) -> list["Chunk"]:
         """All chunks from the first to this one."""
@@ -93,11 +98,15 @@ class Candidate:
     noise: Tensor | None = field(default=None, repr=False)  # [C, F, H, W]
     renoise: Tensor | None = field(default=None, repr=False)  # [steps - 1, C, F, H, W]
     latent: Tensor | None = field(default=None, repr=False)  # [C, F, H, W], CPU
-    frames: Tensor | None = field(default=None, repr=False)  # [T, H, W, 3], CPU
+    piece: Piece | None = field(default=None, repr=False)  # its frames [T, H, W, 3], CPU
     decoder_state: Any = field(default=None, repr=False)
     scores: Scores = Scores()
     route: Route | None = None
     failure: str | None = None  # why it cannot win, if it cannot
+
+    @property
+    def frames(self) -> Tensor | None:
+        return self.piece and self.piece.frames
 
     def with_latent(self, latent: Tensor) -> "Candidate":
         """The same with this latent; it has failed where that is not finite."""

@@ -5,7 +5,7 @@ Any callable with a ``name`` fits; the classes beside this file are examples. ``
 several.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -45,21 +45,54 @@ class Reward(Protocol):
     def __call__(self, clips: Clips) -> Tensor: ...
 
 
+Pairs = Callable[[Tensor], Tensor]  # frames [T, H, W, 3] -> a number for each next two [T - 1]
+
+
+class PairReward(Reward, Protocol):
+    """A reward that follows from the mean of numbers, one for every two neighbouring frames.
+
+    A search asks it in this way, so that two frames are measured once, not in every clip that they
+    are in.
+    """
+
+    pairs: Pairs
+
+    def of_mean(self, mean: Tensor, fps: float) -> Tensor:
+        """The reward [B] of clips whose numbers have these means [B]."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Frames of one chunk, and the numbers of neighbours in it and at the cut before it.
+
+    The piece before it is the same in every clip that it is in.
+    """
+
+    frames: Tensor = field(repr=False)  # [T, H, W, 3]
+    within: dict[Pairs, Tensor] = field(default_factory=dict, init=False, repr=False)  # [T - 1]
+    at_cut: dict[Pairs, Tensor] = field(default_factory=dict, init=False, repr=False)  # [1]
+
+
 @dataclass(frozen=True, eq=False)
 class Footage:
     """Frames of a batch of candidates, put together only as far as a reward asks for them."""
 
-    pieces: Sequence[Sequence[Tensor]] = field(repr=False)  # by candidate: [T_i, H, W, 3] each
+    pieces: Sequence[Sequence[Piece]] = field(repr=False)  # by candidate
     firsts: Sequence[Tensor] = field(repr=False)  # by candidate: its video's first chunk
     prompt: str
     fps: float
 
     def clips(self, needs: Needs) -> Clips:
         """What a reward with these needs looks at."""
-        total = sum(len(piece) for piece in self.pieces[0])
+        total = sum(len(piece.frames) for piece in self.pieces[0])
         indices = sampled_frames(total, self.fps, needs.fps) if needs.fps else range(total)
         frames = torch.stack([_picked(pieces, indices) for pieces in self.pieces])
         return Clips(frames, torch.stack(list(self.firsts)), self.prompt, self.fps)
+
+    def mean_of_pairs(self, pairs: Pairs) -> Tensor:
+        """[B]: of all neighbouring frames of each clip; 0 for a clip of one frame."""
+        return torch.stack([_mean(list(_numbers(pieces, pairs)), pieces) for pieces in self.pieces])
 
     def alone(self) -> "list[Footage]":
         """One footage for each candidate."""
@@ -94,12 +127,32 @@ def sampled_frames(
     return torch.linspace(0, total - 1, count).round().long().tolist()
 
 
-def _picked(pieces: Sequence[Tensor], indices: Sequence[int]) -> Tensor:
+def _numbers(pieces: Sequence[Piece], pairs: Pairs) -> Iterator[Tensor]:
+    """Of each cut and each piece, in their order; always measured in these parts."""
+    before: Piece | None = None
+    for piece in pieces:
+        if before is not None:
+            if pairs not in piece.at_cut:
+                cut = torch.cat([before.frames[-1:], piece.frames[:1]])
+                piece.at_cut[pairs] = pairs(cut)
+            yield piece.at_cut[pairs]
+        if pairs not in piece.within:
+            piece.within[pairs] = pairs(piece.frames)
+        yield piece.within[pairs]
+        before = piece
+
+
+def _mean(numbers: Sequence[Tensor], pieces: Sequence[Piece]) -> Tensor:
+    found = torch.cat(numbers)
+    return found.mean() if len(found) else 0 * pieces[0].frames.float().mean()  # NaN stays in sight
+
+
+def _picked(pieces: Sequence[Piece], indices: Sequence[int]) -> Tensor:
     """Frames at rising ``indices`` of all pieces laid end to end: [n, H, W, 3]."""
     picked, start = [], 0
     for piece in pieces:
-        inside = [i - start for i in indices if start <= i < start + len(piece)]
+        inside = [i - start for i in indices if start <= i < start + len(piece.frames)]
         if inside:
-            picked.append(piece[inside])
-        start += len(piece)
+            picked.append(piece.frames[inside])
+        start += len(piece.frames)
     return torch.cat(picked)

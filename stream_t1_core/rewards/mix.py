@@ -37,7 +37,8 @@ class RewardMix:
                 )
 
     def __call__(self, clips: Clips) -> Tensor:
-        terms = [w * _checked(reward, name_of(reward), clips) for w, reward in self.flat_terms()]
+        count = len(clips.frames)
+        terms = [w * _checked(r(clips), name_of(r), count) for w, r in self.flat_terms()]
         return torch.stack(terms).sum(dim=0)
 
     def flat_terms(self) -> list[tuple[float, Reward]]:
@@ -83,7 +84,7 @@ def judge(reward: Reward, footage: Footage, fatal: Errors = ()) -> dict[str, Par
 
 def _part(weight: float, reward: Reward, name: str, footage: Footage, fatal: Errors) -> Part:
     try:
-        return Part(weight, _checked(reward, name, footage.clips(needs_of(reward))))
+        return Part(weight, _checked(_answer(reward, footage), name, len(footage.pieces)))
     except fatal:
         raise
     except Exception as error:  # rewards are other people's code: theirs must not end our run
@@ -104,9 +105,13 @@ def name_of(reward: Reward) -> str:
     return name
 
 
-def _checked(reward: Reward, name: str, clips: Clips) -> Tensor:
-    values = reward(clips)
-    count = clips.frames.shape[0]
+def _answer(reward: Reward, footage: Footage) -> Tensor:
+    if hasattr(reward, "pairs"):  # a PairReward
+        return reward.of_mean(footage.mean_of_pairs(reward.pairs), footage.fps)
+    return reward(footage.clips(needs_of(reward)))
+
+
+def _checked(values: Tensor, name: str, count: int) -> Tensor:
     if not isinstance(values, Tensor):
         raise TypeError(
             f"reward '{name}' returned {type(values).__name__}: "

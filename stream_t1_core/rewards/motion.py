@@ -5,13 +5,13 @@ than that are not seen. A clip of one frame shows no motion and scores 0.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .base import Clips
+from .base import Clips, Footage, PairReward, Piece
 from .flow import flow, grey, inside, shrink, warp
 
 SLICE_FRAMES = 16  # frames looked at together: bounds the memory of long clips
@@ -35,7 +35,15 @@ class TemporalConsistency:
     name: str = "temporal_consistency"
 
     def __call__(self, clips: Clips) -> Tensor:
-        return _mean_over_pairs(clips.frames, _warping_error)
+        return _over_clips(self, clips)
+
+    @staticmethod
+    def pairs(frames: Tensor) -> Tensor:
+        """[T, H, W, 3] -> [T - 1]."""
+        return _measured(frames, _warping_error)
+
+    def of_mean(self, mean: Tensor, fps: float) -> Tensor:
+        return mean
 
 
 @dataclass(frozen=True)
@@ -59,21 +67,30 @@ class MotionAmount:
             )
 
     def __call__(self, clips: Clips) -> Tensor:
-        return (_mean_over_pairs(clips.frames, _speed) * clips.fps).clamp(max=self.target)
+        return _over_clips(self, clips)
+
+    @staticmethod
+    def pairs(frames: Tensor) -> Tensor:
+        """[T, H, W, 3] -> [T - 1]."""
+        return _measured(frames, _speed)
+
+    def of_mean(self, mean: Tensor, fps: float) -> Tensor:
+        return (mean * fps).clamp(max=self.target)
 
 
-def _mean_over_pairs(frames: Tensor, measure: Measure) -> Tensor:
-    """Mean of ``measure`` over all neighbouring frames, clip by clip: [B, T, H, W, 3] -> [B]."""
-    return torch.stack([torch.cat(list(_measured(clip, measure))).mean() for clip in frames])
+def _over_clips(reward: PairReward, clips: Clips) -> Tensor:
+    pieces = [[Piece(frames)] for frames in clips.frames]
+    footage = Footage(pieces, [*clips.first], clips.prompt, clips.fps)
+    return reward.of_mean(footage.mean_of_pairs(reward.pairs), clips.fps)
 
 
-def _measured(clip: Tensor, measure: Measure) -> Iterator[Tensor]:
-    if len(clip) == 1:
-        yield 0 * clip.float().mean().view(1)  # a broken frame stays visible as NaN
+def _measured(clip: Tensor, measure: Measure) -> Tensor:
+    found = []
     for start in range(0, len(clip) - 1, SLICE_FRAMES):
         pictures = shrink(clip[start : start + SLICE_FRAMES + 1])
         # Sampling at a NaN position can give a sound pixel, so add what keeps NaN in sight.
-        yield measure(pictures[:-1], pictures[1:]) + 0 * pictures.mean()
+        found.append(measure(pictures[:-1], pictures[1:]) + 0 * pictures.mean())
+    return torch.cat(found) if found else clip.new_zeros(0)
 
 
 def _warping_error(now: Tensor, after: Tensor) -> Tensor:

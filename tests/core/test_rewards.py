@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stream_t1_core.rewards import flow
-from stream_t1_core.rewards.base import Clips, Footage, Needs, Reward
+from stream_t1_core.rewards.base import Clips, Footage, Needs, Piece, Reward
 from stream_t1_core.rewards.drift import ColourDrift
 from stream_t1_core.rewards.flicker import Flicker
 from stream_t1_core.rewards.mix import RewardMix, judge
@@ -219,7 +220,7 @@ PAIR = clips(drawn(STEADY), drawn(STEADY) / 2)
 
 def footage(batch: Clips, cuts: tuple[int, ...] = ()) -> Footage:
     """The clips of a batch as a run has them: cut into chunks."""
-    pieces = [torch.tensor_split(frames, cuts) for frames in batch.frames]
+    pieces = [list(map(Piece, torch.tensor_split(frames, cuts))) for frames in batch.frames]
     return Footage(pieces, list(batch.first), batch.prompt, batch.fps)
 
 
@@ -327,3 +328,37 @@ def test_tally_knows_mean_and_spread_and_skips_what_is_not_finite() -> None:
 def test_one_value_or_equal_values_are_in_the_middle() -> None:
     assert Tally().add([0.3]).standardise(0.3) == 0
     assert Tally().add([0.1 + 0.2, 0.3]).standardise(0.3) == 0  # rounding is no spread
+
+
+@pytest.mark.parametrize("reward", [TemporalConsistency(), MotionAmount(2.0)])
+def test_a_clip_in_pieces_scores_as_in_one(reward: Reward) -> None:
+    batch = clips(drawn(range(0, 40, 2)), drawn([8, 12, 9, 20] * 5))
+    whole = reward(batch)
+    for cuts in ((9,), (1, 9), (5, 6, 19)):
+        [part] = judge(reward, footage(batch, cuts)).values()
+        assert torch.allclose(part.values, whole.double(), atol=1e-4)
+
+
+def test_neighbours_are_measured_once_however_many_clips_they_are_in() -> None:
+    asked: list[int] = []
+
+    @dataclass(frozen=True)
+    class Change:
+        name: str = "change"
+
+        @staticmethod
+        def pairs(frames: Tensor) -> Tensor:
+            asked.append(len(frames) - 1)
+            return frames.diff(dim=0).abs().mean(dim=(1, 2, 3))
+
+        def of_mean(self, mean: Tensor, fps: float) -> Tensor:
+            return mean
+
+    first, then, other = (Piece(drawn(range(left, left + 12))) for left in (0, 12, 20))
+    spans = [[first], [first, then], [first, other], [then]]
+    found = [judge(Change(), Footage([span], [first.frames], "", 16.0)) for span in spans]
+    assert asked == [11, 1, 11, 1, 11]
+    for span, parts in zip(spans, found, strict=True):
+        frames = torch.cat([piece.frames for piece in span])
+        expected = frames.diff(dim=0).abs().mean(dim=(1, 2, 3)).mean()
+        assert parts["change"].values.item() == pytest.approx(expected.item())
