@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from ..stream_t1_core.rewards.base import Reward
 from ..stream_t1_core.rewards.drift import ColourDrift
-from ..stream_t1_core.rewards.flicker import Flicker
+from ..stream_t1_core.rewards.flicker import Flicker, TemporalFlickering
 from ..stream_t1_core.rewards.mix import RewardMix
 from ..stream_t1_core.rewards.motion import MotionAmount, TemporalConsistency
 from ..stream_t1_core.rewards.sharpness import Sharpness
@@ -60,6 +60,24 @@ class StreamT1Flicker(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         return io.NodeOutput(Flicker())
+
+
+class StreamT1TemporalFlickering(io.ComfyNode):
+    """VBench's temporal flickering, 0..1."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(
+            "StreamT1TemporalFlickering",
+            "VBench Temporal Flickering",
+            "VBench's temporal flickering: how alike neighbouring frames are, 0..1. Meant for "
+            "scenes that should not move, since motion pays as flicker does. Source: Huang et al. "
+            "2024.",
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(TemporalFlickering())
 
 
 class StreamT1MotionAmount(io.ComfyNode):
@@ -181,6 +199,7 @@ class StreamT1RewardMix(io.ComfyNode):
 NODES = [
     StreamT1TemporalConsistency,
     StreamT1Flicker,
+    StreamT1TemporalFlickering,
     StreamT1MotionAmount,
     StreamT1Sharpness,
     StreamT1ColorDrift,

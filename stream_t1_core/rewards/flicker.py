@@ -1,4 +1,7 @@
-"""Flicker: light and colour that jump to and fro. Knows frame colours only; uses no flow."""
+"""Flicker: light and colour that jump to and fro, by our measure and by VBench's.
+
+Knows frame colours only; uses no flow.
+"""
 
 from dataclasses import dataclass
 
@@ -8,6 +11,7 @@ from torch import Tensor
 
 from .base import Clips
 from .flow import shrink
+from .vision import to_bytes
 
 CELLS = 4  # the picture is cut into CELLS x CELLS cells; motion inside one cancels out
 
@@ -27,6 +31,31 @@ class Flicker:
 
     def __call__(self, clips: Clips) -> Tensor:
         return torch.stack([_steadiness(clip) for clip in clips.frames])
+
+
+@dataclass(frozen=True)
+class TemporalFlickering:
+    """How alike neighbouring frames are: 1 - their mean absolute difference, 1 being full scale.
+
+    Unit: none; range 0..1, mostly above 0.9. Source: VBench's temporal flickering (Huang et al.
+    2024), (255 - mean absolute error) / 255 of 8-bit frames, mean over neighbours.
+    Limits: meant for scenes that should not move: every motion and fade pays. Needs two frames.
+    """
+
+    name: str = "temporal_flickering"
+
+    def __call__(self, clips: Clips) -> Tensor:
+        if clips.frames.shape[1] < 2:
+            raise ValueError(f"{self.name} compares frames, the clip has one: use longer chunks")
+        return torch.stack([1 - _change(clip) / 255 for clip in clips.frames])
+
+
+def _change(clip: Tensor) -> Tensor:
+    """[T, H, W, 3] -> scalar in 0..255; a pair at a time to keep memory small."""
+    pairs = zip(clip, clip[1:], strict=False)
+    return torch.stack(
+        [to_bytes(torch.stack(pair)).diff(dim=0).abs().mean() for pair in pairs]
+    ).mean()
 
 
 def _steadiness(clip: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ IDS = {
     "StreamT1StartFrom",
     "StreamT1SubjectConsistency",
     "StreamT1TemporalConsistency",
+    "StreamT1TemporalFlickering",
     "StreamT1TinyModel",
     "StreamT1VideoAlign",
     "StreamT1VideoWriter",
