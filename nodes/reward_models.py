@@ -7,6 +7,7 @@ import comfy.text_encoders
 from comfy_api.latest import io
 
 from ..stream_t1_core.rewards.aesthetic import HEAD, Aesthetic
+from ..stream_t1_core.rewards.background import BackgroundConsistency
 from ..stream_t1_core.rewards.base import Reward
 from ..stream_t1_core.rewards.catalogue import known_reward
 from ..stream_t1_core.rewards.clip import ClipScore, PickScore
@@ -233,6 +234,25 @@ class StreamT1SubjectConsistency(io.ComfyNode):
         return _load("dino", model, device, build)
 
 
+class StreamT1BackgroundConsistency(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(
+            "StreamT1BackgroundConsistency",
+            "background_consistency",
+            "VBench's background consistency: does the scene stay the same from frame to frame? "
+            "0..1. A still video scores best: pair it with Motion Amount. Source: Huang et al. "
+            "2024, CLIP ViT-B/32.",
+        )
+
+    @classmethod
+    def execute(cls, model: str, precision: str, device: str) -> io.NodeOutput:
+        def build(folder: Path) -> Reward:
+            return _converted(BackgroundConsistency.from_folder(folder), precision, device)
+
+        return _load("background_consistency", model, device, build)
+
+
 class StreamT1ImageReward(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -263,5 +283,6 @@ NODES = [
     StreamT1PickScore,
     StreamT1Aesthetic,
     StreamT1SubjectConsistency,
+    StreamT1BackgroundConsistency,
     StreamT1ImageReward,
 ]

@@ -11,21 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from .base import Clips, Needs
-from .clip import (
-    CLIP_L,
-    config_of,
-    embed_pictures,
-    preprocess_of,
-    restore_positions,
-    without_positions,
-)
+from .clip import CLIP_L, embed_pictures, image_tower, preprocess_of
 from .linears import LinearHead, head_widths
 from .vision import Preprocess, encode_frames
-from .weights import HUB_WEIGHTS, fill, find_file, read_weights, require
+from .weights import fill, find_file, read_weights
 
 HEAD = "sac+logos+ava1-l14-linearMSE.pth"
 HEAD_ORIGIN = "https://github.com/christophschuhmann/improved-aesthetic-predictor"
-IMAGE_HALF = ("vision_model.", "visual_projection.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,27 +37,19 @@ class Aesthetic:
     @classmethod
     def from_files(cls, clip_folder: Path | str, head: Path | str) -> "Aesthetic":
         """From the hub folder of CLIP ViT-L/14 and the head's file."""
-        import transformers
-
         folder, head = Path(clip_folder), Path(head)
-        config = config_of(folder, CLIP_L).vision_config
-        path = find_file(folder, HUB_WEIGHTS, CLIP_L)
         find_file(head.parent, [head.name], f"{HEAD_ORIGIN} (there: {HEAD})")
-        weights, head_weights = without_positions(read_weights(path)), read_weights(head)
-        config.projection_dim = len(require(weights, "visual_projection.weight", path))
+        tower, head_weights = image_tower(folder, CLIP_L), read_weights(head)
         widths = head_widths(head_weights, head)
-        if widths[0] != config.projection_dim:
+        if widths[0] != tower.config.projection_dim:
             raise ValueError(
                 f"{head} reads embeddings of {widths[0]} numbers, the CLIP in {folder} gives "
-                f"{config.projection_dim}: {HEAD} belongs to {CLIP_L}"
+                f"{tower.config.projection_dim}: {HEAD} belongs to {CLIP_L}"
             )
         with torch.device("meta"):
-            tower = transformers.CLIPVisionModelWithProjection(config)
             linears = LinearHead(widths)
-        fill(tower, {k: v for k, v in weights.items() if k.startswith(IMAGE_HALF)}, path)
-        restore_positions(tower.vision_model.embeddings)
         module = nn.ModuleDict({"tower": tower, "head": fill(linears, head_weights, head)})
-        return cls(module, preprocess_of(folder, config.image_size))
+        return cls(module, preprocess_of(folder, tower.config.image_size))
 
     @property
     def needs(self) -> Needs:

@@ -177,6 +177,19 @@ REWARDS = (
         transformers=None,
     ),
     KnownReward(
+        id="background_consistency",
+        name="VBench Background Consistency",
+        folder="clip-vit-base-patch32",
+        files=_needed(
+            f"{HUB}/openai/clip-vit-base-patch32",
+            "config.json",
+            "model.safetensors|pytorch_model.bin",
+        ),
+        source=f"{HUB}/openai/clip-vit-base-patch32",
+        parameters=87_900_000,  # the half that sees
+        file_bytes=605_000_000,
+    ),
+    KnownReward(
         id="image_reward",
         name="ImageReward",
         folder="image-reward",

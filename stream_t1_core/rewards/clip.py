@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .base import Clips, Needs
 from .vision import CLIP_MEAN, CLIP_STD, Preprocess, device_of, dtype_of, encode_frames
-from .weights import HUB_WEIGHTS, fill, find_file, read_json, read_weights
+from .weights import HUB_WEIGHTS, fill, find_file, read_json, read_weights, require
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 TEXT_START, TEXT_END = "<|startoftext|>", "<|endoftext|>"
 WORD_PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 CLIP_L = "https://huggingface.co/openai/clip-vit-large-patch14"
+CLIP_B = "https://huggingface.co/openai/clip-vit-base-patch32"
 PICKSCORE = "https://huggingface.co/yuvalkirstain/PickScore_v1"
 CLIP_H = "https://huggingface.co/laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+IMAGE_HALF = ("vision_model.", "visual_projection.")
 BICUBIC = 3  # Pillow's number, as preprocessor_config.json has it
 
 
@@ -169,6 +171,21 @@ class PickScore:
     def __call__(self, clips: Clips) -> Tensor:
         scale = self.module.logit_scale.float().exp()
         return (scale * self.towers.cosines(clips)).mean(dim=1)
+
+
+def image_tower(folder: Path, origin: str) -> nn.Module:
+    """The half of a CLIP that sees: transformers' ``CLIPVisionModelWithProjection``."""
+    import transformers
+
+    config = config_of(folder, origin).vision_config
+    path = find_file(folder, HUB_WEIGHTS, origin)
+    weights = without_positions(read_weights(path))
+    config.projection_dim = len(require(weights, "visual_projection.weight", path))
+    with torch.device("meta"):
+        tower = transformers.CLIPVisionModelWithProjection(config)
+    fill(tower, {k: v for k, v in weights.items() if k.startswith(IMAGE_HALF)}, path)
+    restore_positions(tower.vision_model.embeddings)
+    return tower
 
 
 def embed_pictures(module: nn.Module, pictures: Tensor) -> Tensor:

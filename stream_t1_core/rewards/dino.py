@@ -86,10 +86,7 @@ class SubjectConsistency:
     def __call__(self, clips: Clips) -> Tensor:
         if clips.frames.shape[1] < 2:
             raise ValueError(f"{self.name} compares frames, the clip has one: use longer chunks")
-        marks = F.normalize(encode_frames(clips.frames, self._embed, self.module), dim=-1)
-        before, first = marks[:, :-1], marks[:, :1]
-        likeness = [(marks[:, 1:] * other).sum(dim=-1).clamp(min=0) for other in (before, first)]
-        return ((likeness[0] + likeness[1]) / 2).mean(dim=1)
+        return likeness(encode_frames(clips.frames, self._embed, self.module))
 
     def _embed(self, frames: Tensor) -> Tensor:
         """[n, H, W, 3] -> summary tokens [n, width]."""
@@ -99,6 +96,14 @@ class SubjectConsistency:
         pictures = F.interpolate(pictures, size, mode="bilinear").round()
         pictures = normalise(pictures, IMAGENET_MEAN, IMAGENET_STD)
         return self.module(pictures.to(dtype_of(self.module)))[:, 0].float()
+
+
+def likeness(marks: Tensor) -> Tensor:
+    """VBench's formula, of a mark for each frame: [B, T, D] -> [B]; T is 2 or more."""
+    marks = F.normalize(marks, dim=-1)
+    before, first = marks[:, :-1], marks[:, :1]
+    cosines = [(marks[:, 1:] * other).sum(dim=-1).clamp(min=0) for other in (before, first)]
+    return ((cosines[0] + cosines[1]) / 2).mean(dim=1)
 
 
 def renamed(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -12,10 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from stream_t1_core.rewards.background import BackgroundConsistency
 from stream_t1_core.rewards.base import Clips, Reward
 from stream_t1_core.rewards.flicker import TemporalFlickering
 
-GOLDENS = Path(__file__).parent.parent / "goldens" / "vbench" / "expected.json"
+ROOT = Path(__file__).parents[2]
+TINY_CLIP = ROOT / "tiny_model" / "clip_tiny"
+GOLDENS = ROOT / "tests" / "goldens" / "vbench" / "expected.json"
 EXPECTED = json.loads(GOLDENS.read_text(encoding="utf-8"))
 
 
@@ -44,9 +47,37 @@ def test_flickering_is_vbenchs() -> None:
     assert TemporalFlickering()(clips(waves(5, 40, 60))).item() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.fixture(params=["temporal_flickering"])
+def test_a_background_that_stays_is_perfect_and_a_cut_counts_against_both_frames() -> None:
+    metric = BackgroundConsistency.from_folder(TINY_CLIP)
+    scene = waves(1, 72, 100)
+    other = torch.zeros_like(scene)
+    (across,) = metric(clips(torch.cat([scene, other]))).tolist()
+    still, late = metric(
+        clips(torch.cat([scene, scene, scene]), torch.cat([scene, scene, other]))
+    ).tolist()
+    assert still == pytest.approx(1.0, abs=1e-5)
+    assert 0 < across < 0.9 and late == pytest.approx((1 + across) / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", ["72x125", "125x72", "64x64"])
+def test_background_consistency_is_vbenchs(size: str) -> None:
+    """The crop of 72 x 125 and 125 x 72 has an odd pixel to give away: torchvision's place."""
+    found = BackgroundConsistency.from_folder(TINY_CLIP)(
+        clips(waves(4, *map(int, size.split("x"))))
+    )
+    assert found.item() == pytest.approx(EXPECTED["background_consistency"][size], abs=1e-5)
+
+
+METRICS = {
+    "temporal_flickering": TemporalFlickering,
+    "background_consistency": lambda: BackgroundConsistency.from_folder(TINY_CLIP),
+}
+
+
+@pytest.fixture(params=METRICS)
 def metric(request: pytest.FixtureRequest) -> Reward:
-    return {"temporal_flickering": TemporalFlickering}[request.param]()
+    """Each of the metrics, freshly loaded."""
+    return METRICS[request.param]()
 
 
 def test_a_batch_scores_as_its_clips_one_by_one(metric: Reward) -> None:
