@@ -12,8 +12,10 @@ from ..stream_t1_core.rewards.base import Reward
 from ..stream_t1_core.rewards.catalogue import known_reward
 from ..stream_t1_core.rewards.clip import ClipScore, PickScore
 from ..stream_t1_core.rewards.dino import SubjectConsistency
+from ..stream_t1_core.rewards.dynamic import DynamicDegree
 from ..stream_t1_core.rewards.hpsv3 import HPSv3
 from ..stream_t1_core.rewards.image_reward import ImageReward
+from ..stream_t1_core.rewards.raft import WEIGHTS as RAFT
 from ..stream_t1_core.rewards.videoalign import VideoAlign
 from .host import rewards as host
 from .host.tiny import FOLDER as TINY_FOLDER
@@ -24,14 +26,29 @@ TINY_CLIP = "tiny (ships with the pack)"
 QWEN_VOCABULARY = Path(comfy.text_encoders.__path__[0]) / "qwen25_tokenizer"
 
 
+PRECISION = advanced(
+    io.Combo.Input(
+        "precision",
+        options=list(host.PRECISIONS),
+        default="default",
+        tooltip="Number format of the weights. Default: bfloat16 on cards that are "
+        "good at it, else float32.",
+    )
+)
+
+
 def _schema(
     node_id: str,
     reward_id: str,
     description: str,
     extra: list[io.Input] | None = None,
     shipped: list[str] | None = None,
+    measures: bool = False,
 ) -> io.Schema:
-    """A loader's schema: which folder, what else the reward has, number format and device."""
+    """A loader's schema: which folder, what else the reward has, number format and device.
+
+    What ``measures`` is always of float32: its numbers are to compare with published ones.
+    """
     known = known_reward(reward_id)
     return io.Schema(
         node_id=node_id,
@@ -46,15 +63,7 @@ def _schema(
                 "Doctor node lists what is needed and what is missing.",
             ),
             *(extra or []),
-            advanced(
-                io.Combo.Input(
-                    "precision",
-                    options=list(host.PRECISIONS),
-                    default="default",
-                    tooltip="Number format of the weights. Default: bfloat16 on cards that are "
-                    "good at it, else float32.",
-                )
-            ),
+            *([] if measures else [PRECISION]),
             advanced(
                 io.Combo.Input(
                     "device",
@@ -253,6 +262,25 @@ class StreamT1BackgroundConsistency(io.ComfyNode):
         return _load("background_consistency", model, device, build)
 
 
+class StreamT1DynamicDegree(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(
+            "StreamT1DynamicDegree",
+            "dynamic_degree",
+            "VBench's dynamic degree: 1 where the video moves, 0 where it hardly does. For "
+            "Evaluate; in a search, use Motion Amount. Source: Huang et al. 2024, RAFT.",
+            measures=True,
+        )
+
+    @classmethod
+    def execute(cls, model: str, device: str) -> io.NodeOutput:
+        def build(folder: Path) -> Reward:
+            return DynamicDegree.from_file(_file(folder, RAFT))
+
+        return _load("dynamic_degree", model, device, build)
+
+
 class StreamT1ImageReward(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -271,6 +299,11 @@ class StreamT1ImageReward(io.ComfyNode):
         return _load("image_reward", model, device, build)
 
 
+def _file(chosen: Path, name: str) -> Path:
+    """A folder holds the file under its usual name; a file may have any."""
+    return chosen / name if chosen.is_dir() else chosen
+
+
 def _converted(reward: Reward, precision: str, device: str) -> Reward:
     reward.module.to(host.dtype_of(precision, device))
     return reward
@@ -284,5 +317,6 @@ NODES = [
     StreamT1Aesthetic,
     StreamT1SubjectConsistency,
     StreamT1BackgroundConsistency,
+    StreamT1DynamicDegree,
     StreamT1ImageReward,
 ]

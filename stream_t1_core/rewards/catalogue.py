@@ -190,6 +190,16 @@ REWARDS = (
         file_bytes=605_000_000,
     ),
     KnownReward(
+        id="dynamic_degree",
+        name="VBench Dynamic Degree",
+        folder="raft",
+        files=_needed(f"{GITHUB}/princeton-vl/RAFT (in download_models.sh)", "raft-things.pth"),
+        source=f"{GITHUB}/princeton-vl/RAFT",
+        parameters=5_260_000,
+        file_bytes=21_100_000,
+        transformers=None,
+    ),
+    KnownReward(
         id="image_reward",
         name="ImageReward",
         folder="image-reward",

@@ -5,6 +5,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import drawn
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from stream_t1_core.rewards.background import BackgroundConsistency
 from stream_t1_core.rewards.base import Clips, Reward
+from stream_t1_core.rewards.dynamic import DynamicDegree, fastest, moves
 from stream_t1_core.rewards.flicker import TemporalFlickering
 
 ROOT = Path(__file__).parents[2]
@@ -68,30 +70,120 @@ def test_background_consistency_is_vbenchs(size: str) -> None:
     assert found.item() == pytest.approx(EXPECTED["background_consistency"][size], abs=1e-5)
 
 
-METRICS = {
-    "temporal_flickering": TemporalFlickering,
-    "background_consistency": lambda: BackgroundConsistency.from_folder(TINY_CLIP),
-}
+@pytest.fixture(scope="module")
+def raft_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In upstream's layout, with the names that DataParallel gives."""
+    path = tmp_path_factory.mktemp("raft") / "raft-things.pth"
+    torch.save(drawn.weights(EXPECTED["dynamic_degree"]["layout"]), path)
+    return path
 
 
-@pytest.fixture(params=METRICS)
-def metric(request: pytest.FixtureRequest) -> Reward:
+def all_moving(file: Path, pixels: float) -> DynamicDegree:
+    """With weights under which every pixel goes so far to the right from frame to frame."""
+    metric = DynamicDegree.from_file(file)
+    head = metric.module.update_block.flow_head.conv2
+    head.weight.zero_()
+    head.bias.copy_(torch.tensor([pixels / (20 * 8), 0.0]))  # 20 steps, 8 pixels to a feature
+    return metric
+
+
+def test_rafts_flow_is_upstreams(raft_file: Path) -> None:
+    pictures = drawn.moving_waves(2, 130, 141)[:, :128, :136].movedim(-1, 1).float()
+    with torch.inference_mode():
+        flow = DynamicDegree.from_file(raft_file).module(*pictures.split(1))
+    expected = torch.tensor(EXPECTED["dynamic_degree"]["flow"])
+    torch.testing.assert_close(flow[0, :, 4::24, 4::24], expected, atol=2e-3, rtol=0)
+
+
+def test_the_speed_of_frames_is_vbenchs(raft_file: Path) -> None:
+    """Sides of 130 and 141 are padded to multiples of 8, and the padding counts as upstream's."""
+    speeds = DynamicDegree.from_file(raft_file).speeds(waves(3, 130, 141))
+    assert speeds.tolist() == pytest.approx(EXPECTED["dynamic_degree"]["speeds"], abs=5e-3)
+
+
+def test_a_quarter_of_the_frames_must_move_by_vbenchs_rule() -> None:
+    threshold = EXPECTED["dynamic_degree"]["threshold_of_480"]
+    for frames, needed in EXPECTED["dynamic_degree"]["moving_frames_needed_of"]:
+        speeds = torch.full((frames - 1,), threshold)  # as fast as that is too slow
+        speeds[: needed - 1] = 1.01 * threshold
+        assert not moves(speeds, 480)
+        speeds[needed - 1] = 1.01 * threshold
+        assert moves(speeds, 480)
+
+
+def test_a_frames_speed_is_that_of_its_fastest_twentieth() -> None:
+    flow = torch.zeros(1, 2, 20, 20)
+    flow[0, :, 0, :10] = torch.tensor([[3.0], [4.0]])  # half of the 20 that count
+    assert fastest(flow).item() == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(("pixels", "moving"), [(0.0, 0.0), (1.4, 0.0), (1.6, 1.0)])
+def test_a_clip_moves_above_six_of_256(raft_file: Path, pixels: float, moving: float) -> None:
+    """Of a shorter side of 64 pixels: 1.5."""
+    found = all_moving(raft_file, pixels)(clips(waves(5, 64, 72)))
+    assert found.tolist() == [moving]
+
+
+@pytest.mark.parametrize(("fps", "frames"), [(8.0, 2), (16.0, 4), (24.0, 6), (30.0, 8), (5.0, 2)])
+def test_about_eight_frames_a_second_are_looked_at(
+    raft_file: Path, fps: float, frames: int
+) -> None:
+    metric = all_moving(raft_file, 9.0)
+    with pytest.raises(ValueError, match="needs 3 of them"):
+        metric(clips(waves(frames, 64, 64), fps=fps))
+    assert metric(clips(waves(frames + 1, 64, 64), fps=fps)).tolist() == [1.0]
+
+
+def test_a_video_too_small_to_match_is_refused(raft_file: Path) -> None:
+    with pytest.raises(ValueError, match="frames of 80 x 56 pixels: dynamic_degree"):
+        DynamicDegree.from_file(raft_file)(clips(waves(5, 56, 80)))
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (BackgroundConsistency.from_folder, "clip-vit-base-patch32"),
+        (lambda folder: DynamicDegree.from_file(folder / "raft-things.pth"), "princeton-vl/RAFT"),
+    ],
+)
+def test_an_empty_folder_is_told_what_belongs_there(
+    tmp_path: Path, build: Callable[[Path], Reward], words: str
+) -> None:
+    with pytest.raises(FileNotFoundError, match=words) as caught:
+        build(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_another_models_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.pth"
+    torch.save({"conv.weight": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="other.pth does not fit Raft .* unexpected: conv"):
+        DynamicDegree.from_file(path)
+
+
+@pytest.fixture(params=["temporal_flickering", "background_consistency", "dynamic_degree"])
+def metric(request: pytest.FixtureRequest, raft_file: Path) -> Reward:
     """Each of the metrics, freshly loaded."""
-    return METRICS[request.param]()
+    builders = {
+        "temporal_flickering": TemporalFlickering,
+        "background_consistency": lambda: BackgroundConsistency.from_folder(TINY_CLIP),
+        "dynamic_degree": lambda: DynamicDegree.from_file(raft_file),
+    }
+    return builders[request.param]()
 
 
 def test_a_batch_scores_as_its_clips_one_by_one(metric: Reward) -> None:
-    candidates = waves(4, 72, 80), waves(6, 72, 80)[2:], grey(*4 * [0.5], height=72, width=80)
+    candidates = waves(5, 64, 72), grey(*5 * [0.5], height=64, width=72)
     alone = [metric(clips(candidate)) for candidate in candidates]
     found = metric(clips(*candidates))
-    assert found.shape == (3,) and found.dtype == torch.float32
+    assert found.shape == (2,) and found.dtype == torch.float32
     torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=0)
 
 
 def test_a_broken_pixel_makes_its_clip_nan_and_no_other(metric: Reward) -> None:
-    broken = waves(4, 72, 80)
-    broken[3, 0, 0, 0] = math.nan
-    found = metric(clips(waves(4, 72, 80), broken))
+    broken = waves(6, 64, 72)
+    broken[5, 0, 0, 0] = math.nan
+    found = metric(clips(waves(6, 64, 72), broken))
     assert found.isnan().tolist() == [False, True]
 
 

@@ -18,6 +18,7 @@ IDS = {
     "StreamT1ColorDrift",
     "StreamT1Director",
     "StreamT1Doctor",
+    "StreamT1DynamicDegree",
     "StreamT1Evaluate",
     "StreamT1Flicker",
     "StreamT1HPSv3",

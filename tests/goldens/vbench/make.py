@@ -7,12 +7,14 @@ easydict, omegaconf, decord, imageio, scipy, torchvision, transformers. See READ
 
 import json
 import sys
+import tempfile
 import types
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -22,6 +24,7 @@ sys.modules["clip"] = types.ModuleType("clip")  # OpenAI's loader, of which noth
 import drawn  # noqa: E402
 from vbench import (  # noqa: E402
     background_consistency,
+    dynamic_degree,
     temporal_flickering,
 )
 
@@ -32,6 +35,18 @@ TINY_PIXELS = 64
 def shown_as(frames: Tensor) -> Callable[..., Tensor]:
     """A stand-in for ``load_video``: these frames, [T, 3, H, W]."""
     return lambda path: frames.movedim(-1, 1)
+
+
+def as_pictures(frames: Tensor, folder: Path) -> str:
+    """PNG files of frames [T, H, W, 3], RGB."""
+    for i, frame in enumerate(frames.numpy()):
+        cv2.imwrite(str(folder / f"{i:03}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    return str(folder)
+
+
+def layout(network: nn.Module) -> dict[str, list[int]]:
+    """Shape by name of what a file of this network holds."""
+    return {name: list(value.shape) for name, value in network.state_dict().items()}
 
 
 def flickering() -> dict[str, float]:
@@ -62,13 +77,52 @@ def background() -> dict[str, float]:
     return scores
 
 
+def dynamic(folder: Path) -> dict:
+    """RAFT's speeds on pictures whose sides are no multiples of 8, its flow, and the rule alone."""
+    options = dict(model=str(folder / "raft.pth"), small=False, alternate_corr=False)
+    options = dynamic_degree.edict(options, mixed_precision=False)
+    shapes = {f"module.{k}": v for k, v in layout(dynamic_degree.RAFT(options)).items()}
+    torch.save(drawn.weights(shapes), options.model)
+    metric = dynamic_degree.DynamicDegree(options, "cpu")
+    frames = drawn.moving_waves(3, 130, 141)
+    speeds, verdict = [], metric.check_move
+    metric.check_move = lambda found: speeds.extend(found) or verdict(found)
+    metric.infer(as_pictures(frames, folder))
+    with torch.no_grad():
+        first, second = frames[:2, :128, :136].movedim(-1, 1).float().split(1)
+        _, flow = metric.model(first, second, iters=20, test_mode=True)
+    needed = []
+    for count in range(3, 40):
+        metric.set_params(torch.zeros(3, 480, 832), count)
+        runs = [[99.0] * moving + [0.0] * (count - 1 - moving) for moving in range(count)]
+        needed.append((count, [verdict(run) for run in runs].index(True)))
+    return {
+        "layout": shapes,
+        "speeds": speeds,
+        "flow": flow[0, :, 4::24, 4::24].tolist(),
+        "moving_frames_needed_of": needed,
+        "threshold_of_480": metric.params["thres"],
+    }
+
+
+def lines(found: dict, depth: int = 0) -> str:
+    """JSON with a line for each number, list or shape."""
+    if not isinstance(found, dict):
+        return json.dumps(found)
+    pad = " " * depth
+    rows = [f"{pad} {json.dumps(str(k))}: {lines(v, depth + 1)}" for k, v in found.items()]
+    return "{\n" + ",\n".join(rows) + f"\n{pad}}}"
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    found = {
-        "temporal_flickering": flickering(),
-        "background_consistency": background(),
-    }
-    (HERE / "expected.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        found = {
+            "temporal_flickering": flickering(),
+            "background_consistency": background(),
+            "dynamic_degree": dynamic(Path(folder)),
+        }
+    (HERE / "expected.json").write_text(lines(found) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
