@@ -15,6 +15,8 @@ from ..stream_t1_core.rewards.dino import SubjectConsistency
 from ..stream_t1_core.rewards.dynamic import DynamicDegree
 from ..stream_t1_core.rewards.hpsv3 import HPSv3
 from ..stream_t1_core.rewards.image_reward import ImageReward
+from ..stream_t1_core.rewards.imaging import ImagingQuality
+from ..stream_t1_core.rewards.musiq import WEIGHTS as MUSIQ
 from ..stream_t1_core.rewards.raft import WEIGHTS as RAFT
 from ..stream_t1_core.rewards.videoalign import VideoAlign
 from .host import rewards as host
@@ -281,6 +283,25 @@ class StreamT1DynamicDegree(io.ComfyNode):
         return _load("dynamic_degree", model, device, build)
 
 
+class StreamT1ImagingQuality(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(
+            "StreamT1ImagingQuality",
+            "imaging_quality",
+            "VBench's imaging quality: how free of blur, noise and bad exposure each frame is, "
+            "0..1. Source: Huang et al. 2024, MUSIQ.",
+            measures=True,
+        )
+
+    @classmethod
+    def execute(cls, model: str, device: str) -> io.NodeOutput:
+        def build(folder: Path) -> Reward:
+            return ImagingQuality.from_file(_file(folder, MUSIQ))
+
+        return _load("imaging_quality", model, device, build)
+
+
 class StreamT1ImageReward(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -318,5 +339,6 @@ NODES = [
     StreamT1SubjectConsistency,
     StreamT1BackgroundConsistency,
     StreamT1DynamicDegree,
+    StreamT1ImagingQuality,
     StreamT1ImageReward,
 ]

@@ -200,6 +200,19 @@ REWARDS = (
         transformers=None,
     ),
     KnownReward(
+        id="imaging_quality",
+        name="VBench Imaging Quality",
+        folder="musiq",
+        files=_needed(
+            f"{GITHUB}/chaofengc/IQA-PyTorch/releases/tag/v0.1-weights",
+            "musiq_spaq_ckpt-358bb6af.pth",
+        ),
+        source=f"{GITHUB}/chaofengc/IQA-PyTorch",
+        parameters=27_100_000,
+        file_bytes=109_000_000,
+        transformers=None,
+    ),
+    KnownReward(
         id="image_reward",
         name="ImageReward",
         folder="image-reward",

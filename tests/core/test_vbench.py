@@ -17,6 +17,7 @@ from stream_t1_core.rewards.background import BackgroundConsistency
 from stream_t1_core.rewards.base import Clips, Reward
 from stream_t1_core.rewards.dynamic import DynamicDegree, fastest, moves
 from stream_t1_core.rewards.flicker import TemporalFlickering
+from stream_t1_core.rewards.imaging import ImagingQuality
 
 ROOT = Path(__file__).parents[2]
 TINY_CLIP = ROOT / "tiny_model" / "clip_tiny"
@@ -139,11 +140,38 @@ def test_a_video_too_small_to_match_is_refused(raft_file: Path) -> None:
         DynamicDegree.from_file(raft_file)(clips(waves(5, 56, 80)))
 
 
+@pytest.fixture(scope="module")
+def musiq_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("musiq") / "musiq_spaq_ckpt-358bb6af.pth"
+    torch.save(drawn.weights(EXPECTED["imaging_quality"]["layout"]), path)
+    return path
+
+
+@pytest.mark.parametrize("size", ["300x610", "530x250", "64x90"])
+def test_imaging_quality_is_vbenchs(musiq_file: Path, size: str) -> None:
+    """Two sizes are shrunk first; the patches at the borders of all are filled up."""
+    found = ImagingQuality.from_file(musiq_file)(clips(waves(2, *map(int, size.split("x")))))
+    expected = EXPECTED["imaging_quality"]["scores"][size]
+    assert found.item() == pytest.approx(expected, abs=2e-6)  # it differs by 2e-3 between sizes
+
+
+def test_imaging_quality_is_the_mean_rating_of_the_frames_in_percent(musiq_file: Path) -> None:
+    metric = ImagingQuality.from_file(musiq_file)
+    first, second = (metric(clips(frame[None])).item() for frame in waves(2, 64, 72))
+    assert abs(first - second) > 1e-5
+    together = metric(clips(waves(2, 64, 72))).item()
+    assert together == pytest.approx((first + second) / 2, abs=1e-6)
+    metric.module.head.weight.zero_()
+    metric.module.head.bias.fill_(42.0)
+    assert metric(clips(waves(2, 64, 72))).item() == pytest.approx(0.42)
+
+
 @pytest.mark.parametrize(
     ("build", "words"),
     [
         (BackgroundConsistency.from_folder, "clip-vit-base-patch32"),
         (lambda folder: DynamicDegree.from_file(folder / "raft-things.pth"), "princeton-vl/RAFT"),
+        (lambda folder: ImagingQuality.from_file(folder / "musiq.pth"), "chaofengc/IQA-PyTorch"),
     ],
 )
 def test_an_empty_folder_is_told_what_belongs_there(
@@ -161,21 +189,24 @@ def test_another_models_file_is_refused(tmp_path: Path) -> None:
         DynamicDegree.from_file(path)
 
 
-@pytest.fixture(params=["temporal_flickering", "background_consistency", "dynamic_degree"])
-def metric(request: pytest.FixtureRequest, raft_file: Path) -> Reward:
+@pytest.fixture(
+    params=["temporal_flickering", "background_consistency", "dynamic_degree", "imaging_quality"]
+)
+def metric(request: pytest.FixtureRequest, raft_file: Path, musiq_file: Path) -> Reward:
     """Each of the metrics, freshly loaded."""
     builders = {
         "temporal_flickering": TemporalFlickering,
         "background_consistency": lambda: BackgroundConsistency.from_folder(TINY_CLIP),
         "dynamic_degree": lambda: DynamicDegree.from_file(raft_file),
+        "imaging_quality": lambda: ImagingQuality.from_file(musiq_file),
     }
     return builders[request.param]()
 
 
 def test_a_batch_scores_as_its_clips_one_by_one(metric: Reward) -> None:
-    candidates = waves(5, 64, 72), grey(*5 * [0.5], height=64, width=72)
-    alone = [metric(clips(candidate)) for candidate in candidates]
-    found = metric(clips(*candidates))
+    candidates = waves(3, 64, 72), grey(*3 * [0.5], height=64, width=72)
+    alone = [metric(clips(candidate, fps=8.0)) for candidate in candidates]
+    found = metric(clips(*candidates, fps=8.0))
     assert found.shape == (2,) and found.dtype == torch.float32
     torch.testing.assert_close(found, torch.cat(alone), atol=1e-5, rtol=0)
 
@@ -187,6 +218,9 @@ def test_a_broken_pixel_makes_its_clip_nan_and_no_other(metric: Reward) -> None:
     assert found.isnan().tolist() == [False, True]
 
 
-def test_one_frame_is_too_few(metric: Reward) -> None:
+def test_one_frame_is_too_few_to_compare(metric: Reward) -> None:
+    if metric.name == "imaging_quality":
+        assert metric(clips(waves(1, 64, 72))).isfinite()
+        return
     with pytest.raises(ValueError, match=metric.name):
         metric(clips(waves(1, 72, 80)))

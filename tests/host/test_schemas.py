@@ -23,6 +23,7 @@ IDS = {
     "StreamT1Flicker",
     "StreamT1HPSv3",
     "StreamT1ImageReward",
+    "StreamT1ImagingQuality",
     "StreamT1LongLiveLoader",
     "StreamT1MemorySink",
     "StreamT1MotionAmount",

@@ -25,6 +25,7 @@ import drawn  # noqa: E402
 from vbench import (  # noqa: E402
     background_consistency,
     dynamic_degree,
+    imaging_quality,
     temporal_flickering,
 )
 
@@ -105,6 +106,21 @@ def dynamic(folder: Path) -> dict:
     }
 
 
+def imaging() -> dict:
+    """MUSIQ on a wide, a tall and a small picture; the first two are shrunk to 512 pixels."""
+    shapes = layout(imaging_quality.MUSIQ(pretrained=False))
+    network = imaging_quality.MUSIQ(pretrained=False)
+    network.load_state_dict(drawn.weights(shapes))
+    network.training = False  # as VBench does
+    scores = {}
+    for height, width in ((300, 610), (530, 250), (64, 90)):
+        imaging_quality.load_video = shown_as(drawn.moving_waves(2, height, width))
+        with torch.no_grad():
+            score, _ = imaging_quality.technical_quality(network, [""], "cpu")
+        scores[f"{height}x{width}"] = score
+    return {"layout": shapes, "scores": scores}
+
+
 def lines(found: dict, depth: int = 0) -> str:
     """JSON with a line for each number, list or shape."""
     if not isinstance(found, dict):
@@ -121,6 +137,7 @@ def main() -> None:
             "temporal_flickering": flickering(),
             "background_consistency": background(),
             "dynamic_degree": dynamic(Path(folder)),
+            "imaging_quality": imaging(),
         }
     (HERE / "expected.json").write_text(lines(found) + "\n", encoding="utf-8")
 
