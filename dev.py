@@ -1,7 +1,8 @@
-"""The two commands of this repository, from nothing but Python 3.10 and a package index:
+"""The commands of this repository, from nothing but Python 3.10 and a package index:
 
     python dev.py demo     a prompt becomes a searched video, in a real ComfyUI on this CPU
     python dev.py test     every test: the core alone, a real server, and a real browser
+    python dev.py bench    every measurement of the tiny model, into benchmarks/results
 
 Standard library only. Everything it makes stays inside the clone, in .venv and .host (about 7 GB,
 nearly all of it torch), and is made once. Remove the two folders to start over.
@@ -21,10 +22,13 @@ import shutil
 import subprocess
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from devtools.environment import (
+    BENCH_TOOLS,
+    TEST_TOOLS,
     Environment,
     SetupError,
     find_host,
@@ -41,6 +45,14 @@ WORK = CLONE / ".host"
 DEMO_OUTPUT = CLONE / "demo_output"
 QUICKSTART = CLONE / "workflows" / "api" / "quickstart.json"
 TIERS = ("core", "host", "browser")
+BENCHMARKS = {  # in the order of what they say; all of them go on where they were stopped
+    "systems": ["benchmarks.systems"],
+    "systems_long": ["benchmarks.systems", "--long", "--clips", "16"],
+    "scaling": ["benchmarks.scaling"],
+    "budget": ["benchmarks.budget"],
+    "budget_load": ["benchmarks.budget_load"],
+    "refine": ["benchmarks.refine"],
+}
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 BIG_DOWNLOAD = (
     "The first run downloads about 7 GB and takes a few minutes; later ones start at once."
@@ -52,6 +64,8 @@ def main(arguments: list[str]) -> int:
     try:
         if options.command == "demo":
             return demo(options)
+        if options.command == "bench":
+            return bench(options)
         return test(options, pytest_arguments)
     except (SetupError, ServerError) as error:
         print(f"dev.py: {error}", file=sys.stderr)
@@ -87,13 +101,15 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         help="run the tests; further arguments go to pytest (--only core -k doctor)",
     )
     test_parser.add_argument("--only", choices=TIERS, help="run one tier")
+    bench_parser = commands.add_parser("bench", parents=[common], help="measure the tiny model")
+    bench_parser.add_argument("--only", choices=BENCHMARKS, help="run one of them")
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command == "demo":
+    if rest and options.command != "test":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return options, rest
 
 
-def set_up(options: argparse.Namespace, with_test_tools: bool) -> tuple[Environment, Path]:
+def set_up(options: argparse.Namespace, tools: Sequence[str] = ()) -> tuple[Environment, Path]:
     """The environment and the host, ready to boot a server."""
     host = find_host(
         options.comfyui, CLONE
@@ -106,7 +122,7 @@ def set_up(options: argparse.Namespace, with_test_tools: bool) -> tuple[Environm
     environment = make_environment(folder, options.torch_index)
     if host is None:
         host = make_host(environment.python, WORK)
-    install_packages(environment, host, options.torch_index, with_test_tools)
+    install_packages(environment, host, options.torch_index, tools)
     say(f"Python: {environment.python}")
     say(f"ComfyUI: {host}")
     return environment, host
@@ -120,7 +136,7 @@ def demo(options: argparse.Namespace) -> int:
         raise ServerError(
             f"Port {options.port} is taken by another program; leave --port out to use a free one."
         )
-    environment, host = set_up(options, with_test_tools=False)
+    environment, host = set_up(options)
     port = options.port or free_port()
     say(f"starting ComfyUI on port {port}, on the CPU")
     server = start_server(environment.python, host, WORK / "base", WORK / "demo-server.log", port)
@@ -130,6 +146,21 @@ def demo(options: argparse.Namespace) -> int:
         return subprocess.run(command, cwd=CLONE).returncode
     finally:
         server.stop()
+
+
+# --- bench --------------------------------------------------------------------------------------
+
+
+def bench(options: argparse.Namespace) -> int:
+    environment, _ = set_up(options, BENCH_TOOLS)
+    for name in [options.only] if options.only else BENCHMARKS:
+        say(f"benchmark {name}")
+        command = [str(environment.python), "-m", *BENCHMARKS[name]]
+        variables = {**os.environ, "OMP_NUM_THREADS": "1"}  # a process for each core
+        code = subprocess.run(command, cwd=CLONE, env=variables).returncode
+        if code:
+            return code
+    return 0
 
 
 # --- test ---------------------------------------------------------------------------------------
@@ -151,7 +182,7 @@ class Outcome:
 
 
 def test(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
-    environment, host = set_up(options, with_test_tools=True)
+    environment, host = set_up(options, TEST_TOOLS)
     wanted = (options.only,) if options.only else TIERS
     variables = {**os.environ, "COMFYUI_PATH": str(host)}
     outcomes = []

