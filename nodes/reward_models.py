@@ -7,6 +7,7 @@ import comfy.text_encoders
 from comfy_api.latest import io
 
 from ..stream_t1_core.rewards.aesthetic import HEAD, Aesthetic
+from ..stream_t1_core.rewards.amt import WEIGHTS as AMT
 from ..stream_t1_core.rewards.background import BackgroundConsistency
 from ..stream_t1_core.rewards.base import Reward
 from ..stream_t1_core.rewards.catalogue import known_reward
@@ -18,6 +19,7 @@ from ..stream_t1_core.rewards.image_reward import ImageReward
 from ..stream_t1_core.rewards.imaging import ImagingQuality
 from ..stream_t1_core.rewards.musiq import WEIGHTS as MUSIQ
 from ..stream_t1_core.rewards.raft import WEIGHTS as RAFT
+from ..stream_t1_core.rewards.smoothness import MotionSmoothness
 from ..stream_t1_core.rewards.videoalign import VideoAlign
 from .host import rewards as host
 from .host.tiny import FOLDER as TINY_FOLDER
@@ -302,6 +304,26 @@ class StreamT1ImagingQuality(io.ComfyNode):
         return _load("imaging_quality", model, device, build)
 
 
+class StreamT1MotionSmoothness(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(
+            "StreamT1MotionSmoothness",
+            "motion_smoothness",
+            "VBench's motion smoothness: is every second frame where its neighbours lead? 0..1. A "
+            "still video scores best: pair it with Motion Amount. Source: Huang et al. 2024, "
+            "AMT-S.",
+            measures=True,
+        )
+
+    @classmethod
+    def execute(cls, model: str, device: str) -> io.NodeOutput:
+        def build(folder: Path) -> Reward:
+            return MotionSmoothness.from_file(_file(folder, AMT))
+
+        return _load("motion_smoothness", model, device, build)
+
+
 class StreamT1ImageReward(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -340,5 +362,6 @@ NODES = [
     StreamT1BackgroundConsistency,
     StreamT1DynamicDegree,
     StreamT1ImagingQuality,
+    StreamT1MotionSmoothness,
     StreamT1ImageReward,
 ]

@@ -213,6 +213,16 @@ REWARDS = (
         transformers=None,
     ),
     KnownReward(
+        id="motion_smoothness",
+        name="VBench Motion Smoothness",
+        folder="amt",
+        files=_needed(f"{HUB}/lalala125/AMT", "amt-s.pth"),
+        source=f"{HUB}/lalala125/AMT",
+        parameters=2_990_000,
+        file_bytes=36_000_000,  # an estimate: weights, and an optimiser's two numbers for each
+        transformers=None,
+    ),
+    KnownReward(
         id="image_reward",
         name="ImageReward",
         folder="image-reward",

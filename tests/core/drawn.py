@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+AMT_GAIN = 0.8  # with 1, most of its picture is black or white and shows little
+
 
 def moving_waves(frames: int, height: int, width: int) -> Tensor:
     """Waves that move in several directions, whole numbers 0..255 as uint8: [T, H, W, 3]."""
@@ -21,21 +23,19 @@ def moving_waves(frames: int, height: int, width: int) -> Tensor:
     return (sum((wave % 510 - 255).abs() for wave in waves) // 3).to(torch.uint8)
 
 
-def weights(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+def weights(shapes: Mapping[str, Sequence[int]], gain: float = 1.0) -> dict[str, Tensor]:
     """Numbers large enough for a wrong layer to show; a name that a file holds twice, the same."""
-    return {
-        name: _drawn(name.replace(".norm3.", ".downsample.1."), s) for name, s in shapes.items()
-    }
+    names = {name: name.replace(".norm3.", ".downsample.1.") for name in shapes}
+    return {name: _drawn(names[name], shape, gain) for name, shape in shapes.items()}
 
 
-def _drawn(name: str, shape: Sequence[int]) -> Tensor:
+def _drawn(name: str, shape: Sequence[int], gain: float) -> Tensor:
     if name.endswith("num_batches_tracked"):
         return torch.zeros(shape, dtype=torch.long)
-    draw = torch.rand(
-        tuple(shape), generator=torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    )
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    draw = torch.rand(tuple(shape), generator=generator)
     if len(shape) == 1:
         scales = name.endswith((".weight", "running_var"))
         return 0.5 + draw if scales else 0.2 * draw - 0.1
     inputs = shape[-1] if len(shape) == 3 else draw[0].numel()
-    return (2 * draw - 1) * (3 / inputs) ** 0.5
+    return gain * (2 * draw - 1) * (3 / inputs) ** 0.5

@@ -5,7 +5,9 @@
 
 import json
 import math
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import drawn
@@ -14,10 +16,12 @@ import torch
 from torch import Tensor
 
 from stream_t1_core.rewards.background import BackgroundConsistency
-from stream_t1_core.rewards.base import Clips, Reward
+from stream_t1_core.rewards.base import Clips, Reward, needs_of
+from stream_t1_core.rewards.checkpoints import read_checkpoint
 from stream_t1_core.rewards.dynamic import DynamicDegree, fastest, moves
 from stream_t1_core.rewards.flicker import TemporalFlickering
 from stream_t1_core.rewards.imaging import ImagingQuality
+from stream_t1_core.rewards.smoothness import MotionSmoothness
 
 ROOT = Path(__file__).parents[2]
 TINY_CLIP = ROOT / "tiny_model" / "clip_tiny"
@@ -135,11 +139,6 @@ def test_about_eight_frames_a_second_are_looked_at(
     assert metric(clips(waves(frames + 1, 64, 64), fps=fps)).tolist() == [1.0]
 
 
-def test_a_video_too_small_to_match_is_refused(raft_file: Path) -> None:
-    with pytest.raises(ValueError, match="frames of 80 x 56 pixels: dynamic_degree"):
-        DynamicDegree.from_file(raft_file)(clips(waves(5, 56, 80)))
-
-
 @pytest.fixture(scope="module")
 def musiq_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("musiq") / "musiq_spaq_ckpt-358bb6af.pth"
@@ -166,12 +165,68 @@ def test_imaging_quality_is_the_mean_rating_of_the_frames_in_percent(musiq_file:
     assert metric(clips(waves(2, 64, 72))).item() == pytest.approx(0.42)
 
 
+@pytest.fixture(scope="module")
+def amt_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With what a training script leaves in it beside the weights."""
+    weights = drawn.weights(EXPECTED["motion_smoothness"]["layout"], drawn.AMT_GAIN)
+    path = tmp_path_factory.mktemp("amt") / "amt-s.pth"
+    rate = Decimal("2e-5")  # numpy's number in a real one
+    left = {"epoch": 300, "optim": {"lr": rate, "seen": Counter([rate]), "steps": deque([1])}}
+    torch.save({"state_dict": OrderedDict(weights), **left}, path)
+    return path
+
+
+def test_amts_halfway_picture_is_upstreams(amt_file: Path) -> None:
+    pictures = waves(6, 130, 141)[:3:2, :128, :128].movedim(-1, 1)
+    with torch.inference_mode():
+        halfway = MotionSmoothness.from_file(amt_file).module(*pictures.split(1))
+    expected = torch.tensor(EXPECTED["motion_smoothness"]["halfway"])
+    torch.testing.assert_close(halfway[0, :, 4::24, 4::24], expected, atol=1e-4, rtol=0)
+
+
+def test_motion_smoothness_is_vbenchs(amt_file: Path) -> None:
+    """Sides of 130 and 141 are padded; of 6 frames, the last has no later neighbour."""
+    found = MotionSmoothness.from_file(amt_file)(clips(waves(6, 130, 141)))
+    assert found.item() == pytest.approx(EXPECTED["motion_smoothness"]["score"], abs=1e-5)
+
+
+def test_smoothness_is_how_far_frames_are_from_the_halfway_picture(tmp_path: Path) -> None:
+    """Weights of zero see no motion: halfway is the mean. VBench cuts off what is behind a byte."""
+    layout = EXPECTED["motion_smoothness"]["layout"]
+    zeros = {name: torch.zeros(shape) for name, shape in layout.items()}
+    torch.save({"state_dict": zeros}, tmp_path / "amt-s.pth")
+    levels = [[10, 15, 21, 26, 32], [10, 100, 21, 11, 32], [10, 15, 21, 27, 34]]
+    found = MotionSmoothness.from_file(tmp_path / "amt-s.pth")(
+        clips(*(grey(*(x / 255 for x in row), height=64, width=64) for row in levels))
+    )
+    errors = [(0 + 0) / 2, (85 + 15) / 2, (0 + 0) / 2]
+    assert found.tolist() == pytest.approx([1 - error / 255 for error in errors], abs=1e-6)
+
+
+def test_no_code_of_a_checkpoint_runs(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (tmp_path / "sprung",)
+
+    weights = {"x": torch.arange(3.0)}
+    torch.save({"trap": Trap(), "state_dict": weights}, tmp_path / "trapped.pth")
+    assert torch.equal(read_checkpoint(tmp_path / "trapped.pth")["x"], weights["x"])
+    torch.save({"state_dict": {"x": Trap()}}, tmp_path / "trap.pth")
+    with pytest.raises(ValueError, match="trap.pth has no tensors under 'state_dict'"):
+        read_checkpoint(tmp_path / "trap.pth")
+    (tmp_path / "page.pth").write_bytes(b"<html>")
+    with pytest.raises(ValueError, match="page.pth cannot be read as a checkpoint"):
+        read_checkpoint(tmp_path / "page.pth")
+    assert not (tmp_path / "sprung").exists()
+
+
 @pytest.mark.parametrize(
     ("build", "words"),
     [
         (BackgroundConsistency.from_folder, "clip-vit-base-patch32"),
         (lambda folder: DynamicDegree.from_file(folder / "raft-things.pth"), "princeton-vl/RAFT"),
         (lambda folder: ImagingQuality.from_file(folder / "musiq.pth"), "chaofengc/IQA-PyTorch"),
+        (lambda folder: MotionSmoothness.from_file(folder / "amt-s.pth"), "lalala125/AMT"),
     ],
 )
 def test_an_empty_folder_is_told_what_belongs_there(
@@ -190,21 +245,36 @@ def test_another_models_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(
-    params=["temporal_flickering", "background_consistency", "dynamic_degree", "imaging_quality"]
+    params=[
+        "temporal_flickering",
+        "background_consistency",
+        "dynamic_degree",
+        "imaging_quality",
+        "motion_smoothness",
+    ]
 )
-def metric(request: pytest.FixtureRequest, raft_file: Path, musiq_file: Path) -> Reward:
+def metric(
+    request: pytest.FixtureRequest, raft_file: Path, musiq_file: Path, amt_file: Path
+) -> Reward:
     """Each of the metrics, freshly loaded."""
     builders = {
         "temporal_flickering": TemporalFlickering,
         "background_consistency": lambda: BackgroundConsistency.from_folder(TINY_CLIP),
         "dynamic_degree": lambda: DynamicDegree.from_file(raft_file),
         "imaging_quality": lambda: ImagingQuality.from_file(musiq_file),
+        "motion_smoothness": lambda: MotionSmoothness.from_file(amt_file),
     }
     return builders[request.param]()
 
 
+def frames_for(metric: Reward, frames: int) -> int:
+    """One is enough for the slow metric that looks at frames one by one."""
+    return frames if needs_of(metric).video else 1
+
+
 def test_a_batch_scores_as_its_clips_one_by_one(metric: Reward) -> None:
-    candidates = waves(3, 64, 72), grey(*3 * [0.5], height=64, width=72)
+    frames = frames_for(metric, 3)
+    candidates = waves(frames, 64, 72), grey(*frames * [0.5], height=64, width=72)
     alone = [metric(clips(candidate, fps=8.0)) for candidate in candidates]
     found = metric(clips(*candidates, fps=8.0))
     assert found.shape == (2,) and found.dtype == torch.float32
@@ -212,15 +282,20 @@ def test_a_batch_scores_as_its_clips_one_by_one(metric: Reward) -> None:
 
 
 def test_a_broken_pixel_makes_its_clip_nan_and_no_other(metric: Reward) -> None:
-    broken = waves(6, 64, 72)
-    broken[5, 0, 0, 0] = math.nan
-    found = metric(clips(waves(6, 64, 72), broken))
-    assert found.isnan().tolist() == [False, True]
+    """Also in a frame that is not looked at: the sixth, by the metrics that take every second."""
+    whole = waves(frames_for(metric, 6), 64, 72)
+    broken = whole.clone()
+    broken[-1, 0, 0, 0] = math.nan
+    assert metric(clips(whole, broken)).isnan().tolist() == [False, True]
 
 
 def test_one_frame_is_too_few_to_compare(metric: Reward) -> None:
-    if metric.name == "imaging_quality":
-        assert metric(clips(waves(1, 64, 72))).isfinite()
-        return
-    with pytest.raises(ValueError, match=metric.name):
-        metric(clips(waves(1, 72, 80)))
+    if needs_of(metric).video:
+        with pytest.raises(ValueError, match=metric.name):
+            metric(clips(waves(1, 64, 72)))
+
+
+def test_a_video_too_small_to_match_is_refused(raft_file: Path, amt_file: Path) -> None:
+    for metric in (DynamicDegree.from_file(raft_file), MotionSmoothness.from_file(amt_file)):
+        with pytest.raises(ValueError, match=f"frames of 80 x 56 pixels: {metric.name}"):
+            metric(clips(waves(5, 56, 80)))

@@ -27,6 +27,7 @@ IDS = {
     "StreamT1LongLiveLoader",
     "StreamT1MemorySink",
     "StreamT1MotionAmount",
+    "StreamT1MotionSmoothness",
     "StreamT1NoisePropagation",
     "StreamT1PickScore",
     "StreamT1PromptAt",

@@ -26,6 +26,7 @@ from vbench import (  # noqa: E402
     background_consistency,
     dynamic_degree,
     imaging_quality,
+    motion_smoothness,
     temporal_flickering,
 )
 
@@ -121,6 +122,26 @@ def imaging() -> dict:
     return {"layout": shapes, "scores": scores}
 
 
+def smoothness(folder: Path) -> dict:
+    """AMT-S on pictures whose sides are no multiples of 16, the last without a later neighbour."""
+    config = Path(motion_smoothness.__file__).parent / "third_party/amt/cfgs/AMT-S.yaml"
+    settings = motion_smoothness.OmegaConf.load(config).network
+    shapes = layout(motion_smoothness.build_from_cfg(settings))
+    torch.save({"state_dict": drawn.weights(shapes, drawn.AMT_GAIN)}, folder / "amt.pth")
+    metric = motion_smoothness.MotionSmoothness(str(config), str(folder / "amt.pth"), "cpu")
+    frames = drawn.moving_waves(6, 130, 141)
+    (folder / "six").mkdir()
+    score = metric.motion_score(as_pictures(frames, folder / "six"))
+    pictures = frames[:, :128, :128].movedim(-1, 1).float() / 255
+    with torch.no_grad():
+        halfway = metric.model(pictures[:1], pictures[2:3], metric.embt, eval=True)["imgt_pred"]
+    return {
+        "layout": shapes,
+        "score": score,
+        "halfway": halfway[0, :, 4::24, 4::24].tolist(),
+    }
+
+
 def lines(found: dict, depth: int = 0) -> str:
     """JSON with a line for each number, list or shape."""
     if not isinstance(found, dict):
@@ -138,6 +159,7 @@ def main() -> None:
             "background_consistency": background(),
             "dynamic_degree": dynamic(Path(folder)),
             "imaging_quality": imaging(),
+            "motion_smoothness": smoothness(Path(folder)),
         }
     (HERE / "expected.json").write_text(lines(found) + "\n", encoding="utf-8")
 
