@@ -40,3 +40,19 @@ def check_the_number_format_follows_the_device(pack: Pack) -> None:
     host = pack.module("nodes.host.rewards")
     assert host.dtype_of("default", "cpu") == torch.float32
     assert host.dtype_of("float16", "cpu") == torch.float16
+
+
+def check_a_metrics_file_may_lie_in_its_folder_or_beside_it(pack: Pack, tmp_path: Path) -> None:
+    nodes, amt = pack.module("nodes.reward_models"), pack.module("stream_t1_core.rewards.amt")
+    base = pack.module("stream_t1_core.rewards.base")
+    zeros = {name: torch.zeros_like(value) for name, value in amt.Amt().state_dict().items()}
+    for name in ("amt/amt-s.pth", "mine.pth"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        torch.save({"state_dict": zeros}, tmp_path / name)
+    folder_paths.add_model_folder_path("stream_t1", str(tmp_path))
+    frames = torch.tensor([10, 100, 21]).view(1, 3, 1, 1, 1).expand(1, 3, 64, 64, 3) / 255
+    for model in ("amt", "mine.pth"):
+        (metric,) = nodes.StreamT1MotionSmoothness.execute(model, "default").args
+        assert metric(base.Clips(frames, frames, "", 16.0)).item() == pytest.approx(1 - 85 / 255)
+    with pytest.raises(ValueError, match="VBench Motion Smoothness: 'other' is not there"):
+        nodes.StreamT1MotionSmoothness.execute("other", "default")
