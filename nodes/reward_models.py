@@ -7,6 +7,8 @@ import comfy.text_encoders
 from comfy_api.latest import io
 
 from ..stream_t1_core.rewards.aesthetic import HEAD, Aesthetic
+from ..stream_t1_core.rewards.aesthetic_quality import WEIGHTS as AESTHETIC_V1
+from ..stream_t1_core.rewards.aesthetic_quality import AestheticQuality
 from ..stream_t1_core.rewards.amt import WEIGHTS as AMT
 from ..stream_t1_core.rewards.background import BackgroundConsistency
 from ..stream_t1_core.rewards.base import Reward
@@ -30,6 +32,12 @@ TINY_CLIP = "tiny (ships with the pack)"
 QWEN_VOCABULARY = Path(comfy.text_encoders.__path__[0]) / "qwen25_tokenizer"
 
 
+CLIP_FOLDER = io.Combo.Input(
+    "clip",
+    options=host.choices(known_reward("clip_score").folder),
+    tooltip=f"Folder in models/{host.FOLDER} with the files of "
+    f"{known_reward('clip_score').source}, which the predictor stands on.",
+)
 PRECISION = advanced(
     io.Combo.Input(
         "precision",
@@ -206,14 +214,7 @@ class StreamT1Aesthetic(io.ComfyNode):
             "aesthetic",
             "LAION Aesthetic v2: how pleasing each frame is, about 1..10. Does not read the "
             "prompt. Source: Schuhmann 2022.",
-            [
-                io.Combo.Input(
-                    "clip",
-                    options=host.choices(known_reward("clip_score").folder),
-                    tooltip=f"Folder in models/{host.FOLDER} with the files of "
-                    f"{known_reward('clip_score').source}, which the predictor stands on.",
-                )
-            ],
+            [CLIP_FOLDER],
         )
 
     @classmethod
@@ -264,6 +265,27 @@ class StreamT1BackgroundConsistency(io.ComfyNode):
             return _converted(BackgroundConsistency.from_folder(folder), precision, device)
 
         return _load("background_consistency", model, device, build)
+
+
+class StreamT1AestheticQuality(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema(
+            "StreamT1AestheticQuality",
+            "aesthetic_quality",
+            "VBench's aesthetic quality: how pleasing each frame is, 0..1. Source: Huang et al. "
+            "2024, LAION's first predictor; LAION Aesthetic has the second.",
+            [CLIP_FOLDER],
+        )
+
+    @classmethod
+    def execute(cls, model: str, clip: str, precision: str, device: str) -> io.NodeOutput:
+        def build(folder: Path) -> Reward:
+            clip_folder = host.find(clip, known_reward("clip_score").source)
+            reward = AestheticQuality.from_files(clip_folder, _file(folder, AESTHETIC_V1))
+            return _converted(reward, precision, device)
+
+        return _load("aesthetic_quality", model, device, build)
 
 
 class StreamT1DynamicDegree(io.ComfyNode):
@@ -360,6 +382,7 @@ NODES = [
     StreamT1Aesthetic,
     StreamT1SubjectConsistency,
     StreamT1BackgroundConsistency,
+    StreamT1AestheticQuality,
     StreamT1DynamicDegree,
     StreamT1ImagingQuality,
     StreamT1MotionSmoothness,

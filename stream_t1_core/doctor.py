@@ -253,8 +253,8 @@ def look_for_reward(reward: KnownReward, roots: Sequence[Path]) -> Finding:
     ]
     details = tuple(dict.fromkeys(lacking))  # a name may stand for several files
     if folder is None:
-        size = f"{reward.file_bytes / 1e9:.3g} GB to download"
-        return Finding(ABSENT, f"{reward.name}: not there ({size}); missing", details)
+        text = f"{reward.name}: not there ({_download(reward.file_bytes)}); missing"
+        return Finding(ABSENT, text, details)
     if details:
         return Finding(WRONG, f"{reward.name}: incomplete; missing", details)
     return Finding(OK, f"{reward.name}: all files in {folder}")
@@ -267,7 +267,7 @@ def _file(known: KnownFile, places: Places) -> Finding:
         return Finding(OK, f"{known.what}, by its name: {found}")
     return Finding(
         ABSENT,
-        f"{known.what}: not there ({known.file_bytes / 1e9:.3g} GB to download)",
+        f"{known.what}: not there ({_download(known.file_bytes)})",
         (
             f"no file named {' or '.join(known.names)}  from {known.source}",
             *(f"looked in {root}" for root in roots or (NO_FOLDER,)),
@@ -295,6 +295,10 @@ def _memory(plan: Plan) -> list[Finding]:
         ),
         Finding("", f"{_gib(second):>10}  of main memory for each second of video and path"),
     ]
+
+
+def _download(size: int) -> str:
+    return f"{size / 1e9:.3g} GB to download" if size >= 1e8 else f"{size / 1e6:.3g} MB to download"
 
 
 def _gib(size: float) -> str:

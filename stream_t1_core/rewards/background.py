@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Clips, Needs
 from .clip import CLIP_B, embed_pictures, image_tower
 from .dino import likeness
-from .vision import CLIP_MEAN, CLIP_STD, encode_frames, normalise, shorter_side_to, to_bytes
+from .vision import encode_frames, vbench_pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +48,4 @@ class BackgroundConsistency:
 
     def _embed(self, frames: Tensor) -> Tensor:
         """[n, H, W, 3] -> unit vectors [n, D]."""
-        pictures = to_bytes(frames)
-        # VBench's transform: bicubic without antialias, torchvision's crop.
-        size = shorter_side_to(self.size, pictures)
-        pictures = F.interpolate(pictures, size, mode="bicubic").clamp(0, 255).round()
-        top, left = (round((side - self.size) / 2) for side in size)
-        pictures = pictures[..., top : top + self.size, left : left + self.size]
-        return embed_pictures(self.module, normalise(pictures, CLIP_MEAN, CLIP_STD))
+        return embed_pictures(self.module, vbench_pixels(frames, self.size))

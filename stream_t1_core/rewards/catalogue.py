@@ -190,6 +190,16 @@ REWARDS = (
         file_bytes=605_000_000,
     ),
     KnownReward(
+        id="aesthetic_quality",
+        name="VBench Aesthetic Quality",
+        folder="aesthetic-v1",
+        files=_needed(f"{GITHUB}/LAION-AI/aesthetic-predictor", "sa_0_4_vit_l_14_linear.pth"),
+        source=f"{GITHUB}/LAION-AI/aesthetic-predictor",
+        parameters=304_000_000,  # with the half of CLIP that sees
+        file_bytes=4_000,
+        also=("clip_score",),
+    ),
+    KnownReward(
         id="dynamic_degree",
         name="VBench Dynamic Degree",
         folder="raft",

@@ -34,6 +34,18 @@ class Preprocess:
         return normalise(centre_crop(pictures, self.size), self.mean, self.std)
 
 
+def vbench_pixels(frames: Tensor, size: int) -> Tensor:
+    """VBench's way to prepare frames for CLIP: no antialias, torchvision's crop.
+
+    [N, H, W, 3] in 0..1 -> [N, 3, size, size], normalised.
+    """
+    pictures = to_bytes(frames)
+    shape = shorter_side_to(size, pictures)
+    pictures = F.interpolate(pictures, shape, mode="bicubic").clamp(0, 255).round()
+    top, left = (round((side - size) / 2) for side in shape)
+    return normalise(pictures[..., top : top + size, left : left + size], CLIP_MEAN, CLIP_STD)
+
+
 def to_bytes(frames: Tensor) -> Tensor:
     """[N, H, W, 3] in 0..1 -> [N, 3, H, W], whole numbers 0..255 as float32; NaN stays NaN."""
     return (frames.movedim(-1, 1).float().clamp(0, 1) * 255).round()

@@ -9,7 +9,7 @@ import torch
 from stream_t1_core import doctor, footprint
 from stream_t1_core.config import Memory, Search, StreamConfig
 from stream_t1_core.doctor import ABSENT, OK, WRONG, Plan, main, places_below
-from stream_t1_core.rewards import aesthetic, hpsv3
+from stream_t1_core.rewards import aesthetic, aesthetic_quality, amt, hpsv3, musiq, raft
 from stream_t1_core.rewards.catalogue import (
     LONGLIVE,
     REWARDS,
@@ -105,6 +105,10 @@ def test_a_complete_reward_is_found_and_each_missing_file_is_named(
         ("hpsv3", HPSV3_TEXT.name),
         ("hpsv3", hpsv3.WEIGHTS_FILES[0]),
         ("aesthetic", aesthetic.HEAD),
+        ("aesthetic_quality", aesthetic_quality.WEIGHTS),
+        ("dynamic_degree", raft.WEIGHTS),
+        ("imaging_quality", musiq.WEIGHTS),
+        ("motion_smoothness", amt.WEIGHTS),
     ],
 )
 def test_the_table_and_the_loaders_speak_of_the_same_files(reward: str, name: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from stream_t1_core.rewards.aesthetic_quality import AestheticQuality
 from stream_t1_core.rewards.background import BackgroundConsistency
 from stream_t1_core.rewards.base import Clips, Reward, needs_of
 from stream_t1_core.rewards.checkpoints import read_checkpoint
@@ -73,6 +74,28 @@ def test_background_consistency_is_vbenchs(size: str) -> None:
         clips(waves(4, *map(int, size.split("x"))))
     )
     assert found.item() == pytest.approx(EXPECTED["background_consistency"][size], abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def linear_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("linear") / "sa_0_4_vit_l_14_linear.pth"
+    torch.save(drawn.weights(EXPECTED["aesthetic_quality"]["layout"]), path)
+    return path
+
+
+@pytest.mark.parametrize("size", ["72x125", "125x72", "64x64"])
+def test_aesthetic_quality_is_vbenchs(linear_file: Path, size: str) -> None:
+    metric = AestheticQuality.from_files(TINY_CLIP, linear_file)
+    expected = EXPECTED["aesthetic_quality"]["scores"][size]
+    found = metric(clips(waves(4, *map(int, size.split("x")))))
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_aesthetic_quality_is_a_tenth_of_the_rating(linear_file: Path) -> None:
+    metric = AestheticQuality.from_files(TINY_CLIP, linear_file)
+    metric.module["head"].weight.zero_()
+    metric.module["head"].bias.fill_(5.5)
+    assert metric(clips(waves(2, 64, 72))).item() == pytest.approx(0.55)
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +247,7 @@ def test_no_code_of_a_checkpoint_runs(tmp_path: Path) -> None:
     ("build", "words"),
     [
         (BackgroundConsistency.from_folder, "clip-vit-base-patch32"),
+        (lambda folder: AestheticQuality.from_files(TINY_CLIP, folder / "v1.pth"), "LAION-AI/aes"),
         (lambda folder: DynamicDegree.from_file(folder / "raft-things.pth"), "princeton-vl/RAFT"),
         (lambda folder: ImagingQuality.from_file(folder / "musiq.pth"), "chaofengc/IQA-PyTorch"),
         (lambda folder: MotionSmoothness.from_file(folder / "amt-s.pth"), "lalala125/AMT"),
@@ -248,18 +272,24 @@ def test_another_models_file_is_refused(tmp_path: Path) -> None:
     params=[
         "temporal_flickering",
         "background_consistency",
+        "aesthetic_quality",
         "dynamic_degree",
         "imaging_quality",
         "motion_smoothness",
     ]
 )
 def metric(
-    request: pytest.FixtureRequest, raft_file: Path, musiq_file: Path, amt_file: Path
+    request: pytest.FixtureRequest,
+    linear_file: Path,
+    raft_file: Path,
+    musiq_file: Path,
+    amt_file: Path,
 ) -> Reward:
     """Each of the metrics, freshly loaded."""
     builders = {
         "temporal_flickering": TemporalFlickering,
         "background_consistency": lambda: BackgroundConsistency.from_folder(TINY_CLIP),
+        "aesthetic_quality": lambda: AestheticQuality.from_files(TINY_CLIP, linear_file),
         "dynamic_degree": lambda: DynamicDegree.from_file(raft_file),
         "imaging_quality": lambda: ImagingQuality.from_file(musiq_file),
         "motion_smoothness": lambda: MotionSmoothness.from_file(amt_file),

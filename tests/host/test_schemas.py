@@ -11,6 +11,7 @@ from devtools.server import PACK_NAME, PACK_ROOT, ComfyServer
 SETTINGS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 IDS = {
     "StreamT1Aesthetic",
+    "StreamT1AestheticQuality",
     "StreamT1BackgroundConsistency",
     "StreamT1Budget",
     "StreamT1ChunkBeamSampler",

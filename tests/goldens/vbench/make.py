@@ -23,6 +23,7 @@ sys.modules["clip"] = types.ModuleType("clip")  # OpenAI's loader, of which noth
 
 import drawn  # noqa: E402
 from vbench import (  # noqa: E402
+    aesthetic_quality,
     background_consistency,
     dynamic_degree,
     imaging_quality,
@@ -57,26 +58,43 @@ def flickering() -> dict[str, float]:
     return {"score": temporal_flickering.cal_score("")}
 
 
-@torch.no_grad()
-def background() -> dict[str, float]:
-    """By the tiny CLIP that ships, on wide and tall pictures; one crop is off the middle."""
+def tiny_clip() -> nn.Module:
+    """The one that ships, with the method that VBench calls."""
     from transformers import CLIPModel
 
     clip = CLIPModel.from_pretrained(TINY_CLIP, local_files_only=True).eval()
+    clip.encode_image = lambda pictures: clip.visual_projection(
+        clip.vision_model(pixel_values=pictures).pooler_output
+    )
+    return clip
 
-    def encode_image(pictures: Tensor) -> Tensor:
-        return clip.visual_projection(clip.vision_model(pixel_values=pictures).pooler_output)
 
-    model = types.SimpleNamespace(encode_image=encode_image)
-    transform = background_consistency.clip_transform
-    background_consistency.clip_transform = lambda size: transform(TINY_PIXELS)
+@torch.no_grad()
+def seen_by_clip(module: types.ModuleType, score: Callable[[], float]) -> dict[str, float]:
+    """On wide, tall and square pictures; some crops are off the middle."""
+    transform = module.clip_transform
+    module.clip_transform = lambda size: transform(TINY_PIXELS)
     scores = {}
     for height, width in ((72, 125), (125, 72), (64, 64)):
-        frames = drawn.moving_waves(4, height, width)
-        background_consistency.load_video = shown_as(frames)
-        score, _ = background_consistency.background_consistency(model, None, [""], "cpu", False)
-        scores[f"{height}x{width}"] = score
+        module.load_video = shown_as(drawn.moving_waves(4, height, width))
+        scores[f"{height}x{width}"] = score()
     return scores
+
+
+def background() -> dict[str, float]:
+    clip, module = tiny_clip(), background_consistency
+    return seen_by_clip(
+        module, lambda: module.background_consistency(clip, None, [""], "cpu", False)[0]
+    )
+
+
+def aesthetic() -> dict:
+    clip, module = tiny_clip(), aesthetic_quality
+    head = nn.Linear(clip.config.projection_dim, 1)
+    shapes = layout(head)
+    head.load_state_dict(drawn.weights(shapes))
+    scores = seen_by_clip(module, lambda: module.laion_aesthetic(head, clip, [""], "cpu")[0])
+    return {"layout": shapes, "scores": scores}
 
 
 def dynamic(folder: Path) -> dict:
@@ -157,6 +175,7 @@ def main() -> None:
         found = {
             "temporal_flickering": flickering(),
             "background_consistency": background(),
+            "aesthetic_quality": aesthetic(),
             "dynamic_degree": dynamic(Path(folder)),
             "imaging_quality": imaging(),
             "motion_smoothness": smoothness(Path(folder)),
