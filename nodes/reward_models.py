@@ -32,12 +32,6 @@ TINY_CLIP = "tiny (ships with the pack)"
 QWEN_VOCABULARY = Path(comfy.text_encoders.__path__[0]) / "qwen25_tokenizer"
 
 
-CLIP_FOLDER = io.Combo.Input(
-    "clip",
-    options=host.choices(known_reward("clip_score").folder),
-    tooltip=f"Folder in models/{host.FOLDER} with the files of "
-    f"{known_reward('clip_score').source}, which the predictor stands on.",
-)
 PRECISION = advanced(
     io.Combo.Input(
         "precision",
@@ -87,6 +81,16 @@ def _schema(
             ),
         ],
         outputs=[RewardSocket.Output("reward_out", display_name="reward")],
+    )
+
+
+def _clip_folder() -> io.Combo.Input:
+    known = known_reward("clip_score")
+    return io.Combo.Input(
+        "clip",
+        options=host.choices(known.folder),
+        tooltip=f"Folder in models/{host.FOLDER} with the files of {known.source}, which the "
+        "predictor stands on.",
     )
 
 
@@ -214,7 +218,7 @@ class StreamT1Aesthetic(io.ComfyNode):
             "aesthetic",
             "LAION Aesthetic v2: how pleasing each frame is, about 1..10. Does not read the "
             "prompt. Source: Schuhmann 2022.",
-            [CLIP_FOLDER],
+            [_clip_folder()],
         )
 
     @classmethod
@@ -275,7 +279,7 @@ class StreamT1AestheticQuality(io.ComfyNode):
             "aesthetic_quality",
             "VBench's aesthetic quality: how pleasing each frame is, 0..1. Source: Huang et al. "
             "2024, LAION's first predictor; LAION Aesthetic has the second.",
-            [CLIP_FOLDER],
+            [_clip_folder()],
         )
 
     @classmethod
