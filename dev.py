@@ -23,6 +23,7 @@ import subprocess
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,16 +185,17 @@ class Outcome:
 def test(options: argparse.Namespace, pytest_arguments: list[str]) -> int:
     environment, host = set_up(options, TEST_TOOLS)
     wanted = (options.only,) if options.only else TIERS
-    variables = {**os.environ, "COMFYUI_PATH": str(host)}
-    outcomes = []
-    if "core" in wanted:
-        outcomes.append(
-            run_pytest("core", CLONE / "tests/core", environment, variables, pytest_arguments)
-        )
-    if "host" in wanted:
-        outcomes.append(
-            run_pytest("host", CLONE / "tests/host", environment, variables, pytest_arguments)
-        )
+    # one thread: the tests' tensors are small, and two tiers run side by side
+    variables = {"OMP_NUM_THREADS": "1", **os.environ, "COMFYUI_PATH": str(host)}
+    with ThreadPoolExecutor() as pool:
+        begun = [
+            pool.submit(
+                run_pytest, tier, CLONE / "tests" / tier, environment, variables, pytest_arguments
+            )
+            for tier in ("core", "host")
+            if tier in wanted
+        ]
+        outcomes = [tier.result() for tier in begun]
     if "browser" in wanted:
         scripts = sorted((CLONE / "tests/web").glob("*.mjs"))
         if scripts:
@@ -229,7 +231,19 @@ def run_pytest(
         *arguments,
     ]
     start = time.monotonic()
-    code = subprocess.run(command, cwd=CLONE, env=variables, stdin=subprocess.DEVNULL).returncode
+    process = subprocess.Popen(
+        command,
+        cwd=CLONE,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    for line in process.stdout:
+        print(f"{tier}: {line}", end="", flush=True)
+    code = process.wait()
     say(f"tier {tier} took {time.monotonic() - start:.0f} s")
     return read_outcome(tier, code, report)
 
