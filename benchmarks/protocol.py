@@ -17,6 +17,7 @@ The size is the workflow's own (LongLive: 832 x 480). Needs aiohttp and a clone 
 """
 
 import argparse
+import contextlib
 import copy
 import json
 import time
@@ -93,12 +94,14 @@ def run(url: str, nodes: Prompt) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[Key, dict[str, Any]]:
-    """Rows that are done: whole lines without an error."""
-    if not path.exists():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    told = [json.loads(line) for line in lines if line.endswith("\n")]
-    return {(r["workflow"], r["frames"], r["index"]): r for r in told if "error" not in r}
+    """Rows that are done: those without an error, and not cut off."""
+    done = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if "error" not in row:
+                done[row["workflow"], row["frames"], row["index"]] = row
+    return done
 
 
 def table(done: Mapping[Key, Mapping[str, Any]], names: Iterable[str], frames: int) -> str:
@@ -142,6 +145,8 @@ def main() -> None:
     rewards = json.loads(options.rewards.read_text(encoding="utf-8"))
     done = read(options.output)
     with options.output.open("a", encoding="utf-8") as file:
+        if file.tell():
+            file.write("\n")  # ends a line that was cut off
         for index, prompt in enumerate(prompts):
             for frames in options.frames:
                 for path in options.workflows:
