@@ -82,6 +82,7 @@ class Shown {
     const taken = await sendQuality(id, quality);
     const run = this.runs.get(id);
     if (taken && run) this.put(id, { ...run, quality });
+    return taken;
   }
 
   drawSoon() {
