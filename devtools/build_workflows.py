@@ -65,10 +65,12 @@ class Layout:
 
 LAYOUTS = {
     "quickstart": Layout(
-        ((20, 3), (1, 2), (7, 8, 9, 10), (6, 12), (4, 13, 5), (14,), (15, 16, 17)),
+        ((20, 3), (1, 2), (7, 8, 9, 10), (6, 12), (4, 13, 5, 11), (14,), (15, 16, 17)),
         "## Quickstart\n\nThe small model that ships with the pack: no download, any CPU. Press "
-        "**Run**.\n\nFour candidates a chunk, two survive. Unplug a unit from the sampler and it "
-        "is off. Every candidate's seed and scores are in the report.\n\nThe model knows one "
+        "**Run**.\n\nFour candidates a chunk, two survive. **Budget** says so: 0 makes one, 1 all "
+        "eight that the Reward Pruner allows. While the run goes, the slider in the sampler's "
+        "panel moves it. Unplug a unit from the sampler and it is off; Budget needs the Reward "
+        "Pruner. Every candidate's seed and scores are in the report.\n\nThe model knows one "
         "coloured shape, moving in one direction, on a dark, light or grey background.",
         runs=True,
     ),

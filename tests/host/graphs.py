@@ -26,9 +26,12 @@ def id_of(prompt: Prompt, class_type: str) -> str:
 def small(frames: int = 9, steps: int = 1, **sampler: object) -> Prompt:
     """The quickstart at 32 x 32 pixels: three latent frames (one chunk) unless told otherwise.
 
+    Without its Budget, and with no more candidates than that allows: four a chunk, two survive.
     ``sampler`` changes the sampler's inputs; None unplugs one.
     """
-    prompt = api("quickstart")
+    prompt = changed(api("quickstart"), "StreamT1RewardPruner", beam_width=2, branch_factor=2)
+    prompt = changed(prompt, "StreamT1ChunkBeamSampler", budget=None)
+    del prompt[id_of(prompt, "StreamT1Budget")]
     prompt[id_of(prompt, "EmptyHunyuanLatentVideo")]["inputs"] |= {
         "width": 32,
         "height": 32,

@@ -191,4 +191,5 @@ def test_the_quickstart_runs_as_it_is(run: RunPrompt, server: ComfyServer) -> No
     report = server.output / saved["subfolder"] / saved["filename"]
     events = [json.loads(line) for line in report.read_text().splitlines()]
     assert [e["event"] for e in events] == ["run_started", *["chunk_done"] * 7, "run_done"]
+    assert [len(e["candidates"]) for e in events[1:8]] == [4] * 7  # of eight: its Budget's slider
     assert {c["route"] for e in events[2:8] for c in e["candidates"]} <= {"drop", "blend", "append"}
