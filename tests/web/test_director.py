@@ -6,18 +6,20 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Page
-from test_panel import IN_SIGHT, SAMPLER, newest_report, open_workflow, queue, wait_for_status
+from test_panel import (
+    IN_SIGHT,
+    OLDEST_AND_NEWEST,
+    SAMPLER,
+    newest_report,
+    open_workflow,
+    queue,
+    wait_for_status,
+)
 
 from devtools.server import ComfyServer
 
 Screenshot = Callable[[str], Path]
-EVERY_FRONT_END = pytest.mark.parametrize(
-    ("front_end", "node_style"),
-    [("1.32.9", "classic"), ("1.45.20", "classic"), ("1.58.1", "nodes2")],
-    indirect=True,
-)
 BAR = "() => document.querySelector('.stream-t1-panel .question:not([hidden]) .ask')?.textContent"
 ACTIONS = """() => [...document.querySelectorAll('.stream-t1-panel .actions:not([hidden]) button')]
   .map(button => button.textContent)"""
@@ -55,7 +57,7 @@ def seconds_left(words: str) -> int:
     return int(words.partition(": ")[2].partition("\N{NO-BREAK SPACE}s left")[0])
 
 
-@EVERY_FRONT_END
+@OLDEST_AND_NEWEST
 def test_the_artist_chooses_in_the_panel(
     page: Page, server: ComfyServer, screenshot: Screenshot, page_errors: list[str]
 ) -> None:
@@ -96,7 +98,7 @@ def test_the_artist_chooses_in_the_panel(
     assert not [text for text in page_errors if "ComfyUI-Stream-T1" in text]
 
 
-@EVERY_FRONT_END
+@OLDEST_AND_NEWEST
 def test_a_reroll_and_a_pick_set_the_reels_widgets_and_queue(
     page: Page, server: ComfyServer, screenshot: Screenshot
 ) -> None:
