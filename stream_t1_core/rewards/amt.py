@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .checkpoints import read_checkpoint
 from .flow import warp
 from .matching import LEVELS, Bottleneck, Correlation, Encoder, places_of
-from .weights import fill, find_file
+from .weights import load_network
 
 WEIGHTS = "amt-s.pth"
 ORIGIN = "https://huggingface.co/lalala125/AMT"
@@ -134,11 +134,7 @@ class Amt(nn.Module):
     @classmethod
     def from_file(cls, path: Path | str) -> "Amt":
         """From upstream's own file."""
-        path = Path(path)
-        find_file(path.parent, [path.name], f"{ORIGIN} (there: {WEIGHTS})")
-        with torch.device("meta"):
-            module = cls()
-        return fill(module, read_checkpoint(path), path)
+        return load_network(cls, path, f"{ORIGIN} (there: {WEIGHTS})", read_checkpoint)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         mean = torch.cat([first, second], dim=1).mean(dim=(1, 2, 3), keepdim=True)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .weights import fill, find_file, read_weights
+from .weights import load_network
 
 WEIGHTS = "musiq_spaq_ckpt-358bb6af.pth"
 ORIGIN = "https://github.com/chaofengc/IQA-PyTorch/releases/tag/v0.1-weights"
@@ -141,11 +141,7 @@ class Musiq(nn.Module):
     @classmethod
     def from_file(cls, path: Path | str) -> "Musiq":
         """From IQA-PyTorch's file of the network trained on SPAQ."""
-        path = Path(path)
-        find_file(path.parent, [path.name], f"{ORIGIN} (there: {WEIGHTS})")
-        with torch.device("meta"):
-            module = cls()
-        return fill(module, read_weights(path), path)
+        return load_network(cls, path, f"{ORIGIN} (there: {WEIGHTS})")
 
     def forward(self, pictures: Tensor) -> Tensor:
         pictures = 2 * pictures - 1

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .matching import LEVELS, STRIDE, Correlation, Encoder, Residual, places_of
-from .weights import fill, find_file, read_weights
+from .weights import load_network, read_weights
 
 WEIGHTS = "raft-things.pth"
 ORIGIN = "https://github.com/princeton-vl/RAFT"
@@ -97,13 +97,8 @@ class Raft(nn.Module):
 
     @classmethod
     def from_file(cls, path: Path | str) -> "Raft":
-        """From upstream's own file; the norm of a shortcut, which it names twice, is taken once."""
-        path = Path(path)
-        find_file(path.parent, [path.name], f"{ORIGIN} (there: {WEIGHTS})")
-        weights = {k.removeprefix("module."): v for k, v in read_weights(path).items()}
-        with torch.device("meta"):
-            module = cls()
-        return fill(module, {k: v for k, v in weights.items() if ".norm3." not in k}, path)
+        """From upstream's own file."""
+        return load_network(cls, path, f"{ORIGIN} (there: {WEIGHTS})", _read)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         first, second = (2 * picture / 255 - 1 for picture in (first, second))
@@ -130,3 +125,9 @@ def _enlarged(flow: Tensor, mask: Tensor) -> Tensor:
     around = F.unfold(STRIDE * flow, 3, padding=1).view(-1, 2, 9, 1, 1, height, width)
     large = (weights * around).sum(dim=2)  # (N, 2, 8, 8, h, w)
     return large.permute(0, 1, 4, 2, 5, 3).reshape(-1, 2, STRIDE * height, STRIDE * width)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Without the wrapper's prefix; the norm of a shortcut, which it names twice, is taken once."""
+    weights = {k.removeprefix("module."): v for k, v in read_weights(path).items()}
+    return {k: v for k, v in weights.items() if ".norm3." not in k}

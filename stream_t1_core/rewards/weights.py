@@ -8,15 +8,17 @@ to be had.
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 SHOWN_KEYS = 3
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def find_file(folder: Path, names: Sequence[str], origin: str) -> Path:
@@ -96,6 +98,20 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> nn.Mod
         )
     module.load_state_dict(dict(weights), assign=True)
     return module.requires_grad_(False).eval()
+
+
+def load_network(
+    kind: type[Network],
+    path: Path | str,
+    origin: str,
+    read: Callable[[Path], Mapping[str, Tensor]] = read_weights,
+) -> Network:
+    """A network of one size from its one file, whatever that is called; ``origin`` has it."""
+    path = Path(path)
+    find_file(path.parent, [path.name], origin)
+    with torch.device("meta"):
+        module = kind()
+    return fill(module, read(path), path)
 
 
 def _first_of(keys: Sequence[str]) -> str:
