@@ -6,6 +6,7 @@ of the file runs. Knows no reward's layout.
 """
 
 import pickle
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,6 +57,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Name -> tensor, from a checkpoint's ``state_dict`` or from a .safetensors file."""
     if path.suffix == ".safetensors":
         return read_weights(path)
+    if _is_script(path):
+        raise ValueError(f"{path} is a TorchScript program, not a checkpoint: get another file")
     try:
         found = torch.load(
             path,
@@ -73,3 +76,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     ):
         raise ValueError(f"{path} has no tensors under '{WEIGHTS}': it is another kind of file")
     return dict(weights)
+
+
+def _is_script(path: Path) -> bool:
+    """torch.load hands those to torch.jit, which runs what they bring."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())

@@ -240,6 +240,9 @@ def test_no_code_of_a_checkpoint_runs(tmp_path: Path) -> None:
     (tmp_path / "page.pth").write_bytes(b"<html>")
     with pytest.raises(ValueError, match="page.pth cannot be read as a checkpoint"):
         read_checkpoint(tmp_path / "page.pth")
+    torch.jit.script(torch.nn.Linear(1, 1)).save(tmp_path / "program.pth")
+    with pytest.raises(ValueError, match="program.pth is a TorchScript program"):
+        read_checkpoint(tmp_path / "program.pth")
     assert not (tmp_path / "sprung").exists()
 
 
