@@ -9,11 +9,12 @@ from dataclasses import asdict, replace
 
 from torch import Tensor
 
-from .budget import Allotment, Measured, Spending, step
+from .budget import Allotment, Measured, Spending, allot, deadline, step
 from .config import StreamConfig
 from .events import BudgetReport, CandidateReport
 from .meter import Meter
-from .state import Beam
+from .state import Beam, StreamState
+from .tools import Tools
 
 
 def within(config: StreamConfig, allotted: Allotment | None) -> StreamConfig:
@@ -29,7 +30,19 @@ def with_passes(config: StreamConfig, passes: int) -> StreamConfig:
     return replace(config, refine=config.refine and replace(config.refine, passes=passes))
 
 
-def close(
+def open_chunk(
+    state: StreamState, tools: Tools, config: StreamConfig, meter: Meter
+) -> Allotment | None:
+    """What the next chunk may spend, and in ``meter`` until when; None without a budget."""
+    if config.budget is None:
+        return None
+    spending, switched = state.spending, tools.new_prompt is not None
+    allotted = allot(config, spending, state.chunk, tools.quality(), switched)
+    meter.deadline = deadline(config, spending, allotted, meter.since)
+    return allotted
+
+
+def close_chunk(
     config: StreamConfig,
     spending: Spending,
     allotted: Allotment,

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from . import noise, scoring, search, sinks
-from .accounts import close, with_passes, within
+from .accounts import close_chunk, open_chunk, with_passes, within
 from .batching import in_batches
-from .budget import Allotment, allot, deadline
+from .budget import Allotment
 from .commit import begin, commit
 from .config import StreamConfig
 from .deadline import OutOfTime
@@ -131,12 +131,9 @@ def run_chunk(
     meter = Meter(tools.clock, emit, done, tools.clock() if since is None else since)
     if state.chunk < len(replay.chunks):
         return replay_chunk(state, replay, tools, config, emit, meter.before_call)
-    spending, allotted = state.spending, None
-    if config.budget:
-        switched = tools.new_prompt is not None
-        allotted = allot(config, spending, state.chunk, tools.quality(), switched)
-        meter.deadline = deadline(config, spending, allotted, meter.since)
-        tools = tools if allotted.rewards else tools.without_rewards()
+    allotted = open_chunk(state, tools, config, meter)
+    if allotted and not allotted.rewards:
+        tools = tools.without_rewards()
     whole, config = config, within(config, allotted)
     candidates = plan(state, config, allotted)
     candidates = [add_noise(c, tools, config, latent_hw) for c in candidates]
@@ -172,8 +169,9 @@ def run_chunk(
         in_time = meter.in_time(candidates)
         beams = commit(in_time, state.chunk, tools.model, tools.text, config, meter.before_call)
     told["candidates"] = tuple(_ranked_below(r, len(beams)) for r in told["candidates"])
+    spending = state.spending
     if allotted:
-        spending, told["budget"] = close(
+        spending, told["budget"] = close_chunk(
             whole, spending, allotted, meter, told["candidates"], beams
         )
     told["sinks"] = tuple(len(beam.sinks) for beam in beams)
