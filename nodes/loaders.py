@@ -5,6 +5,7 @@ import logging
 import folder_paths
 from comfy_api.latest import io, ui
 
+from ..stream_t1_core.tiny import DRIFT
 from .host import longlive, tiny
 from .sockets import advanced
 
@@ -90,7 +91,20 @@ class StreamT1TinyModel(io.ComfyNode):
             category="Stream-T1",
             description="The small streaming model that ships with the pack: 64 x 64 pixels, one "
             "coloured shape moving in one direction. Runs on any CPU, for trying things out.",
-            inputs=[],
+            inputs=[
+                io.Float.Input(
+                    "drift",
+                    default=DRIFT,
+                    min=0.0,
+                    max=0.5,
+                    step=0.05,
+                    optional=True,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="Share of the noise that every denoising step leaves behind. What is "
+                    "left adds up from chunk to chunk, and differs with the seed: videos degrade, "
+                    "as those of large models do. 0: as trained, hardly any chance and drift.",
+                )
+            ],
             outputs=[
                 io.Model.Output("model", display_name="model"),
                 io.Clip.Output("clip", display_name="clip"),
@@ -99,8 +113,8 @@ class StreamT1TinyModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(tiny.load_model(), tiny.load_clip(), tiny.load_vae())
+    def execute(cls, drift: float = DRIFT) -> io.NodeOutput:
+        return io.NodeOutput(tiny.load_model(drift), tiny.load_clip(), tiny.load_vae())
 
 
 NODES = [StreamT1LongLiveLoader, StreamT1TinyModel]

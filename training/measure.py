@@ -25,7 +25,7 @@ from stream_t1_core.causal_wan import CausalWan
 from stream_t1_core.config import StreamConfig
 from stream_t1_core.generate import Tools, generate
 from stream_t1_core.scoring import Critic
-from stream_t1_core.tiny import TinyModel, load_tiny
+from stream_t1_core.tiny import DRIFT, TinyModel, load_tiny
 from stream_t1_core.wan_vae import StreamingDecoder
 
 from . import clips, oracle
@@ -116,33 +116,36 @@ def contact_sheet(samples: Sequence[Sample], path: Path) -> None:
     Image.fromarray(picture).save(path)
 
 
-def stream_samples(weights: Path, count: int, latent_frames: int) -> list[Sample]:
+def stream_samples(weights: Path, drift: float, count: int, latent_frames: int) -> list[Sample]:
     """Evaluation pairs 0..count-1, one process a core: tensors so small gain little by threads."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), context, torch.set_num_threads, (1,)) as pool:
-        jobs = [(weights, index, latent_frames) for index in range(count)]
+        jobs = [(weights, drift, index, latent_frames) for index in range(count)]
         return list(pool.map(_stream_job, jobs))
 
 
-def _stream_job(job: tuple[Path, int, int]) -> Sample:
-    weights, index, latent_frames = job
-    return stream_sample(_load(weights), index, latent_frames)
+def _stream_job(job: tuple[Path, float, int, int]) -> Sample:
+    weights, drift, index, latent_frames = job
+    return stream_sample(_load(weights, drift), index, latent_frames)
 
 
 _load = functools.cache(load_tiny)
 
 
-def measure(weights: Path, short_pairs: int, long_pairs: int, folder: Path) -> dict[str, object]:
+def measure(
+    weights: Path, drift: float, short_pairs: int, long_pairs: int, folder: Path
+) -> dict[str, object]:
     """All numbers, and the contact sheets written to `folder`."""
-    short = stream_samples(weights, short_pairs, SHORT_FRAMES)
+    short = stream_samples(weights, drift, short_pairs, SHORT_FRAMES)
     contact_sheet(short, folder / "contact_sheet.png")
     numbers: dict[str, object] = {
+        "drift": drift,
         "pairs": short_pairs,
         "frames": len(short[0].frames),
         "plain streaming": summary(short),
     }
     if long_pairs:
-        long = stream_samples(weights, long_pairs, LONG_FRAMES)
+        long = stream_samples(weights, drift, long_pairs, LONG_FRAMES)
         contact_sheet(long, folder / "contact_sheet_long.png")
         numbers["long pairs"] = long_pairs
         numbers["long frames"] = len(long[0].frames)
@@ -159,8 +162,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=FOLDER, help="where results go")
     parser.add_argument("--pairs", type=int, default=128, help="clips of 81 frames")
     parser.add_argument("--long-pairs", type=int, default=24, help="clips of 481 frames")
+    parser.add_argument("--drift", type=float, default=DRIFT, help="0: as trained")
     options = parser.parse_args()
-    numbers = measure(options.folder, options.pairs, options.long_pairs, options.output)
+    numbers = measure(
+        options.folder, options.drift, options.pairs, options.long_pairs, options.output
+    )
     text = json.dumps(numbers, indent=1)
     (options.output / "measured.json").write_text(text + "\n")
     for name, value in numbers["plain streaming"].items():

@@ -182,7 +182,7 @@ def chosen(reward: ClipScore, weights: Path, prompts: int, candidates: int) -> d
 
     "best there was": had the oracle chosen.
     """
-    tiny = load_tiny(weights)
+    tiny = load_tiny(weights, drift=0.0)
     found = [_candidates(reward, tiny, index, candidates) for index in range(prompts)]
     picked = [max(rows, key=lambda row: row.score) for rows in found]
     table = {"prompts": prompts, "candidates": candidates}

@@ -10,15 +10,16 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
-from ...stream_t1_core.tiny import TEXT_FILE, TRANSFORMER_FILE, VAE_FILE
+from ...stream_t1_core.tiny import DRIFT, TEXT_FILE, TRANSFORMER_FILE, VAE_FILE, drifting
 from .model import TRAINED
 
 FOLDER = Path(__file__).parents[2] / "tiny_model"
 CLIP_FRAMES = 21  # latent frames of the clips that it was trained on
 
 
-def load_model() -> ModelPatcher:
-    model = comfy.sd.load_diffusion_model(str(_file(TRANSFORMER_FILE)))
+def load_model(drift: float = DRIFT) -> ModelPatcher:
+    weights = comfy.utils.load_torch_file(str(_file(TRANSFORMER_FILE)), safe_load=True)
+    model = comfy.sd.load_diffusion_model_state_dict(drifting(weights, drift))
     model.model_options[TRAINED] = CLIP_FRAMES
     return model
 

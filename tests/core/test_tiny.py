@@ -62,15 +62,31 @@ def test_words_of_one_meaning_are_near_each_other(model):
     assert torch.cosine_similarity(ball, square, dim=0) < 0.5
 
 
-def test_streams_the_same_frames_twice(model):
+def stream(model, seed):
     wan = CausalWan(model.backbone)
     text = wan.encode_text(model.encode_prompt(PROMPT))
     tools = Tools(wan, text, Critic(decoder=StreamingDecoder(model.vae)))
-    config = StreamConfig(latent_frames=6, seed=5)
     with torch.inference_mode():
-        first, second = (generate(tools, config, (8, 8)).frames for _ in range(2))
+        return generate(tools, StreamConfig(latent_frames=6, seed=seed), (8, 8)).frames
+
+
+def test_streams_the_same_frames_twice(model):
+    first, second = (stream(model, seed=5) for _ in range(2))
     assert first.shape == (21, 64, 64, 3)
     assert torch.equal(first, second)
+
+
+def test_drift_makes_videos_differ_with_the_seed(model):
+    """And nothing but the last layer is another."""
+
+    def apart(model):
+        return (stream(model, seed=5) - stream(model, seed=6)).abs().mean()
+
+    trained = tiny.load_tiny(FOLDER, drift=0.0)
+    assert apart(model) > 1.5 * apart(trained)
+    own, scaled = trained.backbone.state_dict(), model.backbone.state_dict()
+    changed = {name for name in own if not torch.equal(own[name], scaled[name])}
+    assert changed == {"head.head.weight", "head.head.bias"}
 
 
 def test_missing_files_are_named(tmp_path):
