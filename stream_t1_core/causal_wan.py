@@ -9,16 +9,19 @@ Stream-T1 (keys cached before rotary). Exact description and numbers: the golden
 """
 
 import copy
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
 
 from .attention import AttentionFunction, attention
-from .kv import ChunkKV, KVPlace, Past, Route, lay_out
+from .kv import ChunkKV, KVPlace, Layer, LayOut, Past, Placed, Route, place
 
 CastFunction = Callable[[Tensor, torch.dtype, torch.device], Tensor]
+Angles = tuple[Tensor, Tensor]  # cosine and sine, [L, 1, D/2] each
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +30,15 @@ class Text:
 
     keys: tuple[Tensor, ...] = field(repr=False)  # per layer [1, text_len, N, D]
     values: tuple[Tensor, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class _Siblings:
+    """Rows of a batch that go on from the same past, and where they stand."""
+
+    rows: slice
+    past: Past
+    angles: Angles
 
 
 def _cast(parameter: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -57,6 +69,15 @@ class CausalWan:
     def head_dim(self) -> int:
         return self.backbone.dim // self.backbone.num_heads
 
+    @property
+    def exact_device(self) -> torch.device:
+        """Where latents are between denoiser calls: with the model, if it knows float64."""
+        return torch.device("cpu") if self.device.type == "mps" else self.device
+
+    def wait(self) -> None:
+        """Until all that was asked of the device is done."""
+        torch.get_device_module(self.device).synchronize()
+
     def encode_text(self, text: Tensor) -> Text:
         """Text encoder rows [1, L, text_dim] -> cross-attention keys and values per layer.
 
@@ -83,36 +104,53 @@ class CausalWan:
         """Keys or values, to where they are kept."""
         return self.kv_place.store(tensor, self.device)
 
+    def layout(self, latent_hw: tuple[int, int], relative: bool = False) -> LayOut:
+        """What puts earlier chunks in their places: each at its own frames.
+
+        ``relative``: side by side from 0, and the chunk that follows after them. A chunk that
+        several paths share is rotated once; that is kept as long as what is returned.
+        """
+        rows, columns = self._grid(latent_hw)
+        near = self.kv_place is KVPlace.DEVICE
+
+        def length(chunk: ChunkKV) -> int:
+            return chunk.keys[0].shape[1] // (rows * columns)  # latent frames
+
+        @functools.cache
+        def placed(chunk: ChunkKV, start: int) -> Placed:
+            angles = self._angles(start, length(chunk), rows, columns)
+            return place(chunk, lambda k: self._rotate(k, angles), None if near else self._fetch)
+
+        def lay_out(chunks: Sequence[ChunkKV]) -> Past:
+            lengths = [length(chunk) for chunk in chunks]
+            starts = [chunk.first_frame for chunk in chunks]
+            if relative:
+                starts = [sum(lengths[:n]) for n in range(len(chunks))]
+            return Past(tuple(map(placed, chunks, starts)), sum(lengths) if relative else None)
+
+        return lay_out
+
     def lay_out(
         self, chunks: Sequence[ChunkKV], latent_hw: tuple[int, int], relative: bool = False
     ) -> Past:
-        """Earlier chunks, sinks first, then the window: each at its own frames.
-
-        ``relative``: side by side from 0, and the chunk that follows after them.
-        """
-        rows, columns = self._grid(latent_hw)
-        lengths = [chunk.keys[0].shape[1] // (rows * columns) for chunk in chunks]  # latent frames
-        starts = [chunk.first_frame for chunk in chunks]
-        if relative:
-            starts = [sum(lengths[:n]) for n in range(len(chunks))]
-
-        def rotate(n: int, keys: Tensor) -> Tensor:
-            return self._rotate(keys, self._angles(starts[n], lengths[n], rows, columns))
-
-        def fetch(tensor: Tensor) -> Tensor:
-            return tensor.to(self.device, non_blocking=True)
-
-        near = self.kv_place is KVPlace.DEVICE
-        return lay_out(chunks, rotate, None if near else fetch, sum(lengths) if relative else None)
+        """One path's chunks in their places."""
+        return self.layout(latent_hw, relative)(chunks)
 
     def flow(
-        self, latent: Tensor, timesteps: Tensor, first_frame: int, text: Text, past: Past
+        self,
+        latent: Tensor,
+        timesteps: Tensor,
+        first_frame: int,
+        text: Text,
+        past: Past | Sequence[Past],
     ) -> Tensor:
         """Predicted flow (noise - clean) [B, C, F, H, W] in float32.
 
-        ``latent`` [B, C, F, H, W] noisy, ``timesteps`` [F] on the 0..1000 scale.
+        ``latent`` [B, C, F, H, W] noisy, ``timesteps`` [F] on the 0..1000 scale; ``past`` of all
+        of the batch, or of each, siblings next to each other.
         """
-        return self._forward(latent, timesteps, first_frame, text, past, None)
+        pasts = [past] * len(latent) if isinstance(past, Past) else past
+        return self._forward(latent, timesteps, first_frame, text, pasts, None)
 
     def context_pass(
         self,
@@ -124,8 +162,8 @@ class CausalWan:
         route: Route | None = None,
     ) -> ChunkKV:
         """Keys and values of a finished chunk [1, C, F, H, W], at ``timesteps`` [F] (about 0)."""
-        collected: list[tuple[Tensor, Tensor]] = []
-        self._forward(latent, timesteps, first_frame, text, past, collected)
+        collected: list[Layer] = []
+        self._forward(latent, timesteps, first_frame, text, [past], collected)
         keys, values = zip(*collected, strict=True)
         return ChunkKV(first_frame, keys, values, route).moved(self.store)
 
@@ -135,23 +173,25 @@ class CausalWan:
         timesteps: Tensor,
         first_frame: int,
         text: Text,
-        past: Past,
-        collected: list[tuple[Tensor, Tensor]] | None,
+        pasts: Sequence[Past],
+        collected: list[Layer] | None,
     ) -> Tensor:
         model = self.backbone
         # patch_embedding is float32 in every host, whatever the other weights are
-        patches = model.patch_embedding(latent.to(self.device, torch.float32)).to(self.dtype)
+        patches = model.patch_embedding(self._fetch(latent).float()).to(self.dtype)
         frames, rows, columns = patches.shape[2:]
         x = patches.flatten(2).transpose(1, 2)  # (B, L, dim)
         e = model.time_embedding(self._sinusoid(timesteps))[None]  # (1, F, dim)
         e0 = model.time_projection(e).unflatten(2, (6, -1))  # (1, F, 6, dim)
-        start = first_frame if past.next_start is None else past.next_start
-        angles = self._angles(start, frames, rows, columns)
+        siblings = [
+            _Siblings(batch, past, self._angles(start, frames, rows, columns))
+            for batch, past, start in _families(pasts, first_frame)
+        ]
         for i, layer in enumerate(model.blocks):
             modulation = self._modulation(layer.modulation)  # (1, 1, 6, dim)
             shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + e0).unbind(2)
             h = _modulate(layer.norm1(x), shift1, scale1)
-            attended, own_kv = self._self_attention(layer.self_attn, h, angles, past, i)
+            attended, own_kv = self._self_attention(layer.self_attn, h, siblings, i)
             x = x + _per_frame(attended, gate1)
             x = x + self._cross_attention(layer.cross_attn, layer.norm3(x), text, i)
             h = _modulate(layer.norm2(x), shift2, scale2)
@@ -163,17 +203,21 @@ class CausalWan:
         return self._unpatchify(out, (frames, rows, columns)).float()
 
     def _self_attention(
-        self, attn: nn.Module, h: Tensor, angles: tuple[Tensor, Tensor], past: Past, layer: int
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        q = self._rotate(self._heads(attn.norm_q(attn.q(h))), angles)  # (B, L, N, D)
+        self, attn: nn.Module, h: Tensor, siblings: Sequence[_Siblings], layer: int
+    ) -> tuple[Tensor, Layer]:
+        q = self._heads(attn.norm_q(attn.q(h)))  # (B, L, N, D)
         own_keys = self._heads(attn.norm_k(attn.k(h)))
         own_values = self._heads(attn.v(h))
-        keys, values = self._rotate(own_keys, angles), own_values
-        if past.layer:
-            past_keys, past_values = (x.expand(h.shape[0], -1, -1, -1) for x in past.layer(layer))
-            keys = torch.cat([past_keys, keys], dim=1)
-            values = torch.cat([past_values, values], dim=1)
-        return attn.o(self.attention(q, keys, values).flatten(2)), (own_keys, own_values)
+        near = {chunk: chunk.layer(layer) for chunk in {c for s in siblings for c in s.past.chunks}}
+        attended = []
+        for some in siblings:
+            past = [near[chunk] for chunk in some.past.chunks]
+            keys = self._rotate(own_keys[some.rows], some.angles)
+            keys = _beside([keys for keys, _ in past], keys)
+            values = _beside([values for _, values in past], own_values[some.rows])
+            query = self._rotate(q[some.rows], some.angles)
+            attended.append(self.attention(query, keys, values).flatten(2))  # (b, L, N * D)
+        return attn.o(_joined(attended, dim=0)), (own_keys, own_values)
 
     def _cross_attention(self, attn: nn.Module, h: Tensor, text: Text, layer: int) -> Tensor:
         q = self._heads(attn.norm_q(attn.q(h)))
@@ -197,22 +241,25 @@ class CausalWan:
         half = self.backbone.freq_dim // 2
         rates = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
         angles = timesteps.double().cpu()[:, None] * rates
-        return torch.cat([angles.cos(), angles.sin()], dim=1).to(self.device, self.dtype)
+        return self._fetch(torch.cat([angles.cos(), angles.sin()], dim=1).to(self.dtype))
 
-    def _angles(
-        self, first_frame: int, frames: int, rows: int, columns: int
-    ) -> tuple[Tensor, Tensor]:
-        """Cosine and sine [L, 1, D/2] of the rotary angle of every token, from float64 angles."""
+    def _angles(self, first_frame: int, frames: int, rows: int, columns: int) -> Angles:
+        """Of the rotary angle of every token, from float64 angles."""
         pairs = self.head_dim // 2
         side = pairs // 3
-        grid = (frames, rows, columns)
-        frame = _turns(first_frame, frames, pairs - 2 * side)[:, None, None].expand(*grid, -1)
-        row = _turns(0, rows, side)[None, :, None].expand(*grid, -1)
-        column = _turns(0, columns, side)[None, None, :].expand(*grid, -1)
-        angles = torch.cat([frame, row, column], dim=-1).reshape(-1, 1, pairs)
-        return angles.cos().float().to(self.device), angles.sin().float().to(self.device)
+        grid = (2, frames, rows, columns)
+        frame = self._fetch(_turns(first_frame, frames, pairs - 2 * side))[:, :, None, None]
+        row = self._fetch(_turns(0, rows, side))[:, None, :, None]
+        column = self._fetch(_turns(0, columns, side))[:, None, None, :]
+        parts = [part.expand(*grid, -1) for part in (frame, row, column)]
+        cos, sin = torch.cat(parts, dim=-1).reshape(2, -1, 1, pairs)
+        return cos, sin
 
-    def _rotate(self, x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    def _fetch(self, tensor: Tensor) -> Tensor:
+        """From the CPU's memory to where it is used, without waiting for it."""
+        return tensor.to(self.device, non_blocking=True)
+
+    def _rotate(self, x: Tensor, angles: Angles) -> Tensor:
         """Turn adjacent pairs of x [B, L, N, D] by their angles, in float32."""
         cos, sin = angles
         a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
@@ -227,10 +274,30 @@ class CausalWan:
         return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
 
+def _families(pasts: Sequence[Past], first_frame: int) -> Iterator[tuple[slice, Past, int]]:
+    """Rows of a batch that follow each other and have the same past, and where they start."""
+    row = 0
+    for past, members in groupby(pasts):
+        rows = slice(row, row + len([*members]))
+        yield rows, past, first_frame if past.next_start is None else past.next_start
+        row = rows.stop
+
+
+def _beside(past: Sequence[Tensor], own: Tensor) -> Tensor:
+    """Keys or values of earlier chunks [1, L, N, D], which all candidates share, and their own."""
+    shared = [tensor.expand(len(own), -1, -1, -1) for tensor in past]
+    return _joined([*shared, own], dim=1)
+
+
+def _joined(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    return torch.cat(tensors, dim) if len(tensors) > 1 else tensors[0]
+
+
 def _turns(first: int, count: int, pairs: int) -> Tensor:
-    """Rotary angles [count, pairs] of one axis, float64: pair j turns by p * 10000^(-j/pairs)."""
+    """Cosine and sine [2, count, pairs] along one axis: pair j turns by p * 10000^(-j/pairs)."""
     positions = torch.arange(first, first + count, dtype=torch.float64)
-    return positions[:, None] * 10000.0 ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
+    angles = positions[:, None] * 10000.0 ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
+    return torch.stack([angles.cos(), angles.sin()]).float()
 
 
 def _per_frame(x: Tensor, factor: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from . import sinks
 from .causal_wan import CausalWan, Text
 from .config import StreamConfig
-from .kv import ChunkKV
+from .kv import ChunkKV, LayOut
 from .rewards.base import Piece
 from .scoring import Decoder
 from .sinks import Blend
@@ -38,6 +38,7 @@ def commit(
     text: Text,
     config: StreamConfig,
     before_call: Callable[[int], None],
+    lay_out: LayOut,
 ) -> tuple[Beam, ...]:
     """Beams of the candidates that go on, in their order."""
     blend = blending(config)
@@ -59,7 +60,7 @@ def commit(
             opening=tip.opening if tip else candidate.frames,
             shorts=(total, count) if scores.short is None else (total + scores.short, count + 1),
         )
-        kept = _remember(parent, chunk, model, text, config, blend)
+        kept = _remember(parent, chunk, model, text, config, blend, lay_out)
         beams.append(Beam(chunk, rank, candidate.noise, *kept, candidate.decoder_state))
     return tuple(beams)
 
@@ -97,7 +98,8 @@ def begin(
             parent=tip,
             opening=tip.opening if tip else frames,
         )
-        kept = _remember(beam, chunk, model, text, config, blend)
+        lay_out = model.layout(tuple(latent.shape[-2:]), config.relative(chunk.index))
+        kept = _remember(beam, chunk, model, text, config, blend, lay_out)
         beam = Beam(chunk, 0, None, *kept, decoder_state)
         first += sizes[number]
     return StreamState(beams=(beam,))
@@ -114,17 +116,22 @@ def blending(config: StreamConfig) -> Blend:
 
 
 def _remember(
-    parent: Beam, chunk: Chunk, model: CausalWan, text: Text, config: StreamConfig, blend: Blend
+    parent: Beam,
+    chunk: Chunk,
+    model: CausalWan,
+    text: Text,
+    config: StreamConfig,
+    blend: Blend,
+    lay_out: LayOut,
 ) -> tuple[sinks.Chunks, sinks.Chunks, sinks.Chunks]:
     """Sinks, window and what has left it, after ``chunk``."""
     frames = chunk.latent.shape[1]
-    relative = config.relative(chunk.index)
     kv = model.context_pass(
         chunk.latent[None],
         torch.full((frames,), config.schedule.context_timestep),
         chunk.first_frame,
         text,
-        model.lay_out(parent.kv, tuple(chunk.latent.shape[-2:]), relative),
+        lay_out(parent.kv),
         chunk.route,
     )
     first, before = sinks.remember(parent.sinks, parent.window, kv, frames, config.memory)

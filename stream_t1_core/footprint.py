@@ -4,6 +4,7 @@ Upper bounds: beams are taken to share no past, and every sink that is allowed t
 share what they have in common, so a real run stays below.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,13 +67,13 @@ def kv_bytes(
 
 
 def context_frames(config: StreamConfig) -> int:
-    """Latent frames of keys and values: every beam's past, one laid out, the candidates' own."""
+    """Latent frames of keys and values: every beam's past, its keys once more rotated, own ones."""
     memory = config.memory
     appended = memory.max_sink_frames - memory.sink_frames if memory.routing else 0
     older = config.refine.remembered_chunks * config.frames_per_chunk if config.refine else 0
     past = memory.window_frames + appended + older
     own = config.plan.candidates * config.frames_per_chunk
-    return (config.plan.beam_width + 1) * past + own
+    return math.ceil(1.5 * config.plan.beam_width * past) + own
 
 
 def decoder_state_bytes(vae: WanVAEConfig, latent_hw: tuple[int, int], itemsize: int) -> int:

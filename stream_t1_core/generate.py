@@ -7,7 +7,6 @@ keys and values. Candidates read their parent's context and never write to it.
 Source: Stream-T1 (arXiv 2605.04461); plain streaming (one beam, one branch) is LongLive.
 """
 
-import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +21,7 @@ from .budget import Allotment
 from .commit import begin, commit
 from .config import StreamConfig
 from .deadline import OutOfTime
-from .denoise import FlowFunction, denoise
+from .denoise import denoise
 from .events import (
     CandidateReport,
     ChunkDone,
@@ -32,7 +31,7 @@ from .events import (
     RunStarted,
     StepDone,
 )
-from .kv import KVPlace, Past, Route, live_bytes
+from .kv import KVPlace, LayOut, Route, live_bytes
 from .meter import Meter
 from .recache import recache
 from .refine import refine
@@ -137,8 +136,9 @@ def run_chunk(
     whole, config = config, within(config, allotted)
     candidates = plan(state, config, allotted)
     candidates = [add_noise(c, tools, config, latent_hw) for c in candidates]
+    lay_out = tools.model.layout(latent_hw, config.relative(state.chunk))
     with meter.phase("denoise"):
-        candidates = denoise_all(candidates, state.chunk, tools, config, meter)
+        candidates = denoise_all(candidates, state.chunk, tools, config, meter, lay_out)
     with meter.phase("decode"):
         candidates = scoring.decode(candidates, tools.critic, config)
     with meter.phase("score"):
@@ -167,7 +167,9 @@ def run_chunk(
             )
     with meter.phase("commit"):
         in_time = meter.in_time(candidates)
-        beams = commit(in_time, state.chunk, tools.model, tools.text, config, meter.before_call)
+        beams = commit(
+            in_time, state.chunk, tools.model, tools.text, config, meter.before_call, lay_out
+        )
     told["candidates"] = tuple(_ranked_below(r, len(beams)) for r in told["candidates"])
     spending = state.spending
     if allotted:
@@ -232,35 +234,41 @@ def denoise_all(
     tools: Tools,
     config: StreamConfig,
     meter: Meter,
+    lay_out: LayOut,
 ) -> list[Candidate]:
-    """Add latents: the candidates of one parent in one batch, one parent's context at a time.
+    """Add latents: all candidates in one batch, or in as few as memory allows.
 
     Where there is a deadline they are made one by one, and those returned are done in time.
     """
+    model, device = tools.model, tools.model.exact_device
+    pasts = {parent: lay_out(parent.kv) for parent in {c.parent for c in candidates}}
+
+    def before_step(calls: int) -> None:
+        if meter.deadline:
+            model.wait()  # so that the clock tells what the last call took
+        meter.before_step(calls)
+
+    def batch(some: list[Candidate]) -> list[Candidate]:
+        past = [pasts[c.parent] for c in some]
+
+        def flow(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            return model.flow(noisy, timesteps, config.first_frame(chunk), tools.text, past)
+
+        latents = denoise(
+            flow,
+            torch.stack([c.noise for c in some]).to(device, non_blocking=True),
+            torch.stack([c.renoise for c in some]).to(device, non_blocking=True),
+            config.schedule,
+            lambda: before_step(len(some)),
+        )
+        return [c.with_latent(x.clone()) for c, x in zip(some, latents.cpu(), strict=True)]
+
     done: list[Candidate] = []
-    for _, siblings in itertools.groupby(candidates, key=lambda c: c.parent_rank):
-        group = list(siblings)
-        latent_hw = tuple(group[0].noise.shape[-2:])
-        past = tools.model.lay_out(group[0].parent.kv, latent_hw, config.relative(chunk))
-
-        def flow(noisy: Tensor, timesteps: Tensor, past: Past = past) -> Tensor:
-            return tools.model.flow(noisy, timesteps, config.first_frame(chunk), tools.text, past)
-
-        def batch(some: list[Candidate], flow: FlowFunction = flow) -> list[Candidate]:
-            latents = denoise(
-                flow,
-                torch.stack([c.noise for c in some]),
-                torch.stack([c.renoise for c in some]),
-                config.schedule,
-                lambda: meter.before_step(len(some)),
-            )
-            return [c.with_latent(x.clone()) for c, x in zip(some, latents, strict=True)]
-
-        try:
-            for some in [[c] for c in group] if meter.deadline else [group]:
-                done += in_batches(some, batch)
-        except OutOfTime:
-            break
+    try:
+        for some in [[c] for c in candidates] if meter.deadline else [[*candidates]]:
+            done += in_batches(some, batch)
+    except OutOfTime:
+        pass
     return done
 
 

@@ -1,4 +1,4 @@
-"""Keys and values that a chunk leaves behind, and laying them side by side for the next one.
+"""Keys and values that a chunk leaves behind, and putting them in their places for the next one.
 
 Keys are kept before rotary, so a chunk can be placed at any position when it is used. A list of
 chunks is all this file knows: no beams, no routes being decided, no model.
@@ -69,40 +69,37 @@ Layer = tuple[Tensor, Tensor]  # keys, rotated, and values: [1, L, N, D] each
 
 
 @dataclass(frozen=True, eq=False)
-class Past:
-    """Earlier chunks laid side by side, keys rotated into place: what a chunk attends to.
+class Placed:
+    """A chunk in its place, keys rotated: what a later one sees of it.
 
     ``layer(i)`` is made once and kept, or made anew each time where keys and values are kept in
     another place than they are used: then one layer at a time is all that is there twice.
     """
 
-    layer: Callable[[int], Layer] | None = field(default=None, repr=False)  # None: no past
+    layer: Callable[[int], Layer] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """What a chunk attends to: earlier chunks, side by side in this order."""
+
+    chunks: tuple[Placed, ...] = ()
     next_start: int | None = None  # position of the chunk that follows; None: its own frame
 
 
-def lay_out(
-    chunks: Sequence[ChunkKV],
-    rotate: Callable[[int, Tensor], Tensor],
-    fetch: Callable[[Tensor], Tensor] | None,
-    next_start: int | None,
-) -> Past:
-    """Concatenate chunks in the given order; ``rotate(i, keys)`` places the i-th chunk's keys.
+LayOut = Callable[[Sequence[ChunkKV]], Past]  # sinks first, then the window
 
-    ``fetch`` brings a tensor to where it is used; None: it is there.
+
+def place(
+    chunk: ChunkKV, rotate: Callable[[Tensor], Tensor], fetch: Callable[[Tensor], Tensor] | None
+) -> Placed:
+    """``rotate`` turns keys into place; ``fetch`` brings a tensor to where it is used.
+
+    Without ``fetch`` it is there, and values are not copied.
     """
-    if not chunks:
-        return Past(None, next_start)
-
-    def layer(i: int) -> Layer:
-        keys, values = [c.keys[i] for c in chunks], [c.values[i] for c in chunks]
-        if fetch:
-            keys, values = [fetch(k) for k in keys], [fetch(v) for v in values]
-        placed = [rotate(n, k) for n, k in enumerate(keys)]
-        return torch.cat(placed, dim=1), torch.cat(values, dim=1)
-
     if fetch:
-        return Past(layer, next_start)
-    return Past([layer(i) for i in range(len(chunks[0].keys))].__getitem__, next_start)
+        return Placed(lambda i: (rotate(fetch(chunk.keys[i])), fetch(chunk.values[i])))
+    return Placed([*zip(map(rotate, chunk.keys), chunk.values, strict=True)].__getitem__)
 
 
 def live_bytes(chunks: Iterable[ChunkKV]) -> int:

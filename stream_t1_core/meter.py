@@ -46,10 +46,11 @@ class Meter:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        """Seconds and calls add up where a phase comes again."""
         started, calls = self.clock(), self.calls
         yield
-        self.seconds[name] = self.clock() - started
-        self.calls_in[name] = self.calls - calls
+        self.seconds[name] = self.seconds.get(name, 0.0) + self.clock() - started
+        self.calls_in[name] = self.calls_in.get(name, 0) + self.calls - calls
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

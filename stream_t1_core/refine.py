@@ -113,11 +113,13 @@ def _made_anew(
     """The latent [C, F, h, w] noised and denoised again, once for each seed."""
     schedule = config.refine.schedule(config.schedule)
     first = sigma_of(warped_timesteps(schedule)[:1], schedule.shift)  # (1,)
+    device = tools.model.exact_device
 
     def batch(some: list[int]) -> list[Tensor]:
         draws = [tools.draw(seed, len(schedule.steps), tuple(clean.shape)) for seed in some]
         drawn = torch.stack(draws)  # (n, steps, C, F, h, w)
         noisy = add_noise(clean, drawn[:, 0], first)
-        return [*denoise(flow, noisy, drawn[:, 1:], schedule, lambda: before_call(len(some)))]
+        begun = (tensor.to(device, non_blocking=True) for tensor in (noisy, drawn[:, 1:]))
+        return [*denoise(flow, *begun, schedule, lambda: before_call(len(some))).cpu()]
 
     return in_batches(seeds, batch)

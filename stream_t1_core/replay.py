@@ -95,7 +95,9 @@ def replay_chunk(
     refined = {i: scoring.decode([c], tools.critic, config)[0] for i, c in refined.items()}
     tell_refined(refined, index, emit)
     survivors = [refined.get(i, candidates[i]) for _, i in ranked]
-    beams = commit(survivors, index, tools.model, tools.text, config, before_call)
+    latent_hw = tuple(candidates[0].latent.shape[-2:])
+    lay_out = tools.model.layout(latent_hw, config.relative(index))
+    beams = commit(survivors, index, tools.model, tools.text, config, before_call, lay_out)
     chosen = stored.record["chosen"] if picked is None else "artist"
     done = _done(stored, tuple(reports), tuple(len(beam.sinks) for beam in beams), chosen)
     emit(done)

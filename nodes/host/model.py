@@ -108,7 +108,7 @@ def load(
     past, own = _context_frames(config)
     tokens = (height // PATCH_SIZE[1]) * (width // PATCH_SIZE[2])  # of a latent frame
     layer_bytes = 2 * tokens * backbone.dim * dtype.itemsize  # of a latent frame, keys and values
-    kv_bytes = (2 * past + own) * layer_bytes * len(backbone.blocks)
+    kv_bytes = (3 * past // 2 + own) * layer_bytes * len(backbone.blocks)
     vae_config = WanVAEConfig.from_state_dict(vae.first_stage_model.state_dict())
     states = 0 if config.isolated else config.plan.beam_width + config.plan.candidates
     state_bytes = states * decoder_state_bytes(vae_config, latent_hw, vae.vae_dtype.itemsize)
@@ -150,7 +150,7 @@ def _compute_dtype(model: ModelPatcher) -> torch.dtype:
 
 
 def _context_frames(config: StreamConfig) -> tuple[int, int]:
-    """Latent frames of K/V usually alive: a past (kept and laid out: two of them), all own ones.
+    """Latent frames of K/V usually alive: a past (its keys once more, rotated), all own ones.
 
     Beams share most of their past; the bound where they share none is in the core's footprint.py.
     """

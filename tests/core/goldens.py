@@ -464,7 +464,8 @@ def check_cache(past: Past, expected: dict[str, Tensor], prefix: str, mark: str 
     pattern = rf"{prefix}_([kv])\.layer(\d+){re.escape(mark)}(?:_stride(\d+))?"
     for name, tensor in expected.items():
         if match := re.fullmatch(pattern, name):
-            cached = past.layer(int(match[2]))[0 if match[1] == "k" else 1][0]
+            which, layer = "kv".index(match[1]), int(match[2])
+            cached = torch.cat([chunk.layer(layer)[which][0] for chunk in past.chunks])
             cached = cached[:: int(match[3] or 1)]
             close(cached, tensor[: len(cached)], 2e-4, name)
             assert not tensor[len(cached) :].any(), f"{name}: slots in use that we do not have"

@@ -22,7 +22,7 @@ from stream_t1_core.config import (
 )
 from stream_t1_core.events import CandidatesMade, ChunkDone, RunDone, RunStarted, StepDone
 from stream_t1_core.generate import check, finish, generate, stream
-from stream_t1_core.kv import Route, live_bytes
+from stream_t1_core.kv import ChunkKV, Route, live_bytes
 from stream_t1_core.rewards.base import Clips, Needs
 from stream_t1_core.rewards.mix import RewardMix
 from stream_t1_core.search import fuse, short_weight
@@ -117,6 +117,28 @@ def test_candidates_in_a_batch_equal_candidates_alone() -> None:
     together = tools.model.flow(latent, times, 3, tools.text, past)
     alone = [tools.model.flow(x[None], times, 3, tools.text, past) for x in latent]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_candidates_of_several_beams_in_a_batch_equal_candidates_alone(relative: bool) -> None:
+    """Pasts of three lengths, so that next to them three places to stand."""
+    tools = search_tools()
+    latent = torch.randn(4, 16, 3, *LATENT_HW, generator=torch.Generator().manual_seed(3))
+    times = torch.full((3,), 937.5)
+    kv: list[ChunkKV] = []
+    for n in range(3):
+        past = tools.model.lay_out(kv, LATENT_HW)
+        kv.append(tools.model.context_pass(latent[:1], times * 0, 3 * n, tools.text, past))
+    lay_out = tools.model.layout(LATENT_HW, relative)
+    whole, newest, none = lay_out(kv), lay_out(kv[1:]), lay_out(())
+    pasts = [whole, whole, newest, none]
+    together = tools.model.flow(latent, times, 9, tools.text, pasts)
+    alone = [
+        tools.model.flow(x[None], times, 9, tools.text, past)
+        for x, past in zip(latent, pasts, strict=True)
+    ]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
+    assert relative or whole.chunks[1] is newest.chunks[0]  # rotated once for both
 
 
 def test_every_route_happens_and_sinks_stay_within_their_limit() -> None:

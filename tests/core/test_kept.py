@@ -144,8 +144,8 @@ def test_pick_takes_a_candidate_as_it_went_on(tmp_path: Path) -> None:
 
 
 def _flows(chunks: range) -> int:
-    """Batches sent to the model: one per parent and step."""
-    return sum((1 if chunk == 0 else 2) * 4 for chunk in chunks)
+    """Batches sent to the model: one per step."""
+    return 4 * len(chunks)
 
 
 @pytest.mark.parametrize("budget", [Budget("total denoiser calls", 60.0), Budget(adaptive=True)])
@@ -173,7 +173,7 @@ def test_a_longer_video_begins_with_the_one_that_was_seen(tmp_path: Path) -> Non
     assert video.latent.shape[2] == 21
     assert torch.equal(video.latent[:, :, :15], first.latent)
     assert torch.equal(video.frames[: len(first.frames)], first.frames)
-    assert flows == 4 + 8  # one beam goes on, the winner's; then two
+    assert flows == 2 * 4  # chunks and steps
     again, _, none = run(tmp_path / "reel", replace(CONFIG, latent_frames=21))
     assert none == 0 and torch.equal(again.latent, video.latent)
 
@@ -194,7 +194,7 @@ def test_reroll_keeps_what_was_seen_before_and_changes_the_rest(tmp_path: Path) 
     video, report, flows = run(tmp_path / "reel", action="reroll", chunk=2)
     assert torch.equal(video.latent[:, :, :6], first.latent[:, :, :6])
     assert not torch.equal(video.latent[:, :, 6:9], first.latent[:, :, 6:9])
-    assert seeds(report)[:2] == seeds(told)[:2] and flows == 4 + 8 + 8
+    assert seeds(report)[:2] == seeds(told)[:2] and flows == 3 * 4
     third, _, _ = run(tmp_path / "reel", action="reroll", chunk=2)
     assert not torch.equal(third.latent, video.latent)
     back, _, flows = run(tmp_path / "reel", take=1)
@@ -211,7 +211,7 @@ def test_a_stopped_reroll_goes_on_bit_for_bit(tmp_path: Path) -> None:
         run(tmp_path / "b", action="reroll", chunk=1, stop_at_step=61)
     video, _, flows = run(tmp_path / "b")
     assert torch.equal(video.latent, whole.latent) and torch.equal(video.frames, whole.frames)
-    assert flows == 16
+    assert flows == 2 * 4
 
 
 def test_pick_replaces_the_winner_without_denoising_it(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_pick_replaces_the_winner_without_denoising_it(tmp_path: Path) -> None:
         made = [r for r in report.records if r["event"] == "chunk_done"][2]
         assert made["chosen"] == "artist"
         assert [c["kept"] for c in made["candidates"]] == [i == candidate for i in range(4)]
-        assert seeds(report)[2] == about["seed"] and flows == 4 + 8
+        assert seeds(report)[2] == about["seed"] and flows == 2 * 4
         again, _, none = run(tmp_path / "reel")
         assert none == 0 and torch.equal(again.frames, video.frames)
 

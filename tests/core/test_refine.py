@@ -207,13 +207,18 @@ def test_extended_attends_to_more_and_remembers_no_more_than_it_may() -> None:
         latent_frames=24, memory=NARROW, search=Search(1, 1), refine=Refine("extended")
     )
     tools, seen = search_tools(), []
-    plain_lay_out = tools.model.lay_out
+    plain_layout = tools.model.layout
 
-    def lay_out(chunks, *rest):
-        seen.append([chunk.first_frame for chunk in chunks])
-        return plain_lay_out(chunks, *rest)
+    def layout(*where):
+        lay_out = plain_layout(*where)
 
-    tools.model.lay_out = lay_out
+        def seeing(chunks):
+            seen.append([chunk.first_frame for chunk in chunks])
+            return lay_out(chunks)
+
+        return seeing
+
+    tools.model.layout = layout
     bytes_told: list[int] = []
     for state in stream(
         tools,
@@ -236,7 +241,9 @@ def test_only_extended_remembers_what_has_left_the_window() -> None:
         assert all(not beam.older for s in states(search_tools(), config) for beam in s.beams)
         assert context_frames(config) == context_frames(replace(config, refine=None))
     wide = StreamConfig(**plan, refine=Refine("extended", wider_chunks=2))
-    assert context_frames(wide) == context_frames(replace(wide, refine=None)) + 2 * 6
+    assert (
+        context_frames(wide) == context_frames(replace(wide, refine=None)) + 6 + 3
+    )  # and rotated keys
 
 
 def test_a_new_prompt_forgets_what_was_remembered_under_the_old_one() -> None:
