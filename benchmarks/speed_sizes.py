@@ -1,0 +1,71 @@
+"""The models that ``benchmarks/speed.py`` measures: tiny, medium and LongLive's own sizes.
+
+All but the tiny one have random weights: what they make is noise, at the price of a video.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stream_t1_core.backbone import BackboneShape, WanBackbone
+from stream_t1_core.footprint import LONGLIVE, ModelSizes
+from stream_t1_core.tiny import load_tiny
+from stream_t1_core.wan_vae import WanVAE, WanVAEConfig
+from training.measure import LATENT_HW
+
+from .tiny_runs import WEIGHTS
+
+PROMPT = "a red circle moves to the right"
+
+
+@dataclass(frozen=True, eq=False)
+class SizedModel:
+    """Backbone, VAE and a prompt's rows, ready to run."""
+
+    backbone: nn.Module
+    vae: nn.Module
+    rows: Tensor  # [1, L, text_dim]
+    latent_hw: tuple[int, int]
+
+
+# 390 tokens a latent frame; the VAE is narrow enough for a CPU
+MEDIUM = ModelSizes(
+    BackboneShape(dim=768, ffn_dim=4480, num_layers=8, num_heads=6), WanVAEConfig(dim=16)
+)
+
+
+def tiny(device: str, dtype: torch.dtype) -> SizedModel:
+    found = load_tiny(WEIGHTS)
+    backbone = _cast(found.backbone, device, dtype)
+    return SizedModel(backbone, found.vae.to(device), found.encode_prompt(PROMPT), LATENT_HW)
+
+
+def drawn(
+    sizes: ModelSizes, latent_hw: tuple[int, int]
+) -> Callable[[str, torch.dtype], SizedModel]:
+    """A model with random weights, the same each time."""
+
+    def make(device: str, dtype: torch.dtype) -> SizedModel:
+        with torch.random.fork_rng(), torch.device(device):
+            torch.manual_seed(0)
+            backbone = WanBackbone(sizes.backbone).eval().requires_grad_(False)
+            vae = WanVAE(sizes.vae).eval().requires_grad_(False)
+            rows = torch.randn(1, 32, sizes.backbone.text_dim)
+        return SizedModel(_cast(backbone, device, dtype), vae.to(dtype), rows, latent_hw)
+
+    return make
+
+
+def _cast(backbone: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
+    """To where it runs; the patch embedding stays in float32, as in every host."""
+    backbone.to(device, dtype).patch_embedding.float()
+    return backbone
+
+
+SIZES = {
+    "tiny": tiny,
+    "medium": drawn(MEDIUM, (30, 52)),
+    "longlive": drawn(LONGLIVE, (60, 104)),
+}
