@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from . import taehv, wan_vae
 from .backbone import BackboneShape, WanBackbone
 from .config import StreamConfig
-from .wan_vae import WanVAE, WanVAEConfig, walk_decoder
+
+DecoderSizes = wan_vae.WanVAEConfig | taehv.TAEHVConfig
 
 DOWNSCALE = 8  # pixels a latent pixel, in height and in width
 # Bytes of working memory a latent pixel and byte of a number, as ComfyUI's VAE class reckons them.
@@ -23,12 +25,12 @@ class ModelSizes:
     """A backbone and its VAE; ``itemsize`` is the bytes of one number."""
 
     backbone: BackboneShape
-    vae: WanVAEConfig
+    vae: wan_vae.WanVAEConfig
     itemsize: int = 2
 
 
 LONGLIVE = ModelSizes(
-    BackboneShape(dim=1536, ffn_dim=8960, num_layers=30, num_heads=12), WanVAEConfig(dim=96)
+    BackboneShape(dim=1536, ffn_dim=8960, num_layers=30, num_heads=12), wan_vae.WanVAEConfig(dim=96)
 )
 
 
@@ -38,7 +40,7 @@ def footprint(
     """Bytes on the device by what they are for; rewards and the text encoder are not in it."""
     backbone, vae, itemsize = sizes.backbone, sizes.vae, sizes.itemsize
     with torch.device("meta"):  # shapes only
-        modules = {"model": WanBackbone(backbone), "VAE": WanVAE(vae)}
+        modules = {"model": WanBackbone(backbone), "VAE": wan_vae.WanVAE(vae)}
     found = {
         name: itemsize * sum(p.numel() for p in module.parameters())
         for name, module in modules.items()
@@ -76,8 +78,12 @@ def context_frames(config: StreamConfig) -> int:
     return math.ceil(1.5 * config.plan.beam_width * past) + own
 
 
-def decoder_state_bytes(vae: WanVAEConfig, latent_hw: tuple[int, int], itemsize: int) -> int:
-    """What the decoder remembers of one path."""
+def decoder_state_bytes(vae: DecoderSizes, latent_hw: tuple[int, int], itemsize: int) -> int:
+    """What a decoder remembers of one path."""
     with torch.device("meta"):
-        _, state = walk_decoder(WanVAE(vae), torch.empty(1, vae.z_dim, 1, *latent_hw), None)
+        latent = torch.empty(1, taehv.CHANNELS, 1, *latent_hw)
+        if isinstance(vae, taehv.TAEHVConfig):
+            _, state = taehv.walk_decoder(taehv.TAEHV(vae), latent, None)
+        else:
+            _, state = wan_vae.walk_decoder(wan_vae.WanVAE(vae), latent, None)
     return itemsize * sum(frames.numel() for frames in state.history)

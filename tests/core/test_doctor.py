@@ -18,6 +18,7 @@ from stream_t1_core.rewards.catalogue import (
     known_reward,
 )
 from stream_t1_core.rewards.upstream_text import HPSV3_TEXT, VIDEOALIGN_TEXT
+from stream_t1_core.taehv import TAEHVConfig
 from stream_t1_core.wan_vae import WanVAE, WanVAEConfig, walk_decoder
 
 HW = (60, 104)  # 480 x 832 pixels
@@ -250,6 +251,8 @@ def test_decoder_state_is_as_large_as_a_real_one() -> None:
     with torch.inference_mode():
         _, state = walk_decoder(WanVAE(config), torch.zeros(1, 16, 1, 4, 6), None)
     assert footprint.decoder_state_bytes(config, (4, 6), 4) == state.nbytes
+    tiny = footprint.decoder_state_bytes(TAEHVConfig(), HW, 2)  # of LongLive's videos: 1.9 GB
+    assert tiny == 2 * 3 * (256 + 4 * 128 + 16 * 64) * HW[0] * HW[1]
 
 
 def test_the_report_tells_memory_for_the_chosen_settings(
