@@ -44,13 +44,14 @@ def open_chunk(
 
 def close_chunk(
     config: StreamConfig,
-    spending: Spending,
+    before: StreamState,
+    after: StreamState,
     allotted: Allotment,
     meter: Meter,
     candidates: Sequence[CandidateReport],
-    beams: Sequence[Beam],
 ) -> tuple[Spending, BudgetReport]:
     """After a chunk: what is spent now, and what is told of it."""
+    beams = after.beams
     refined = [c.refined.passes for c in candidates if c.refined]
     counts = {
         "denoise": meter.calls_in["denoise"],
@@ -58,13 +59,14 @@ def close_chunk(
         "score": len(candidates) if allotted.rewards else 0,
         "refine": sum(refined),
         "commit": len(beams),
+        "video": len(after.shown.frames) - len(before.shown.frames) if after.shown else 0,
     }
     phases = {name: (seconds, counts[name]) for name, seconds in meter.seconds.items()}
     elapsed = meter.elapsed
     phases["rest"] = (elapsed - sum(meter.seconds.values()), 1)
     told = BudgetReport(asdict(allotted), elapsed, meter.calls, max(refined, default=0))
     measured = _measured(told, candidates, beams, phases)
-    return step(config, spending, allotted, measured), told
+    return step(config, before.spending, allotted, measured), told
 
 
 def read_back(

@@ -146,13 +146,13 @@ def deadline(
         return Deadline(end, steps, after_all=UNKNOWN * allotted.share)
     cost = {name: estimate(seen) for name, seen in spending.costs.items()}
     each = cost.get("decode", 0.0) + (cost.get("score", 0.0) if allotted.rewards else 0.0)
-    commit = cost.get("commit", 0.0)
+    commit, video = cost.get("commit", 0.0), cost.get("video", 0.0)
     return Deadline(
         end,
         steps,
         cost.get("denoise"),
         each,
-        commit * allotted.beam_width,
+        commit * allotted.beam_width + video,
         commit,
         cost.get("refine"),
     )
@@ -259,6 +259,7 @@ def _predicted(config: StreamConfig, rung: Rung, spending: Spending) -> float:
         "score": rung.candidates if judged(config, rung.candidates, rung.passes) else 0,
         "refine": rung.beam_width * rung.passes,
         "commit": rung.beam_width,
+        "video": 1,
         "rest": 1,
     }
     return sum(estimate(seen) * counts[name] for name, seen in spending.costs.items())

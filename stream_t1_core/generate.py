@@ -38,6 +38,7 @@ from .refine import refine
 from .replay import Replay, replay_chunk, tell_candidates, tell_chunk, tell_refined
 from .rewards.mix import prompt_readers
 from .settle import hand_out, settle
+from .show import show, show_given, show_settled
 from .state import Candidate, StreamState
 from .tools import PromptSwitch, Tools
 
@@ -84,6 +85,14 @@ def stream(
     state = replay.state and replay.state.with_kv(tools.model.store)
     if state is None:
         state = begin(tools.start, tools.model, tools.text, config, tools.critic.decoder)
+        if tools.decoder:
+            state = show_given(state, tools.start, tools.decoder)
+    elif (state.shown is None) != (tools.decoder is None):
+        had, do = ("without", "unplug it") if state.shown is None else ("with", "plug it in")
+        raise ValueError(
+            f"Reel: the snapshot that this run goes on from was made {had} a scoring_vae: {do} "
+            "again, or use another name"
+        )
     switches = {switch.chunk: switch for switch in tools.switches}
     since = tools.clock()
     for chunk in range(config.chunks):
@@ -170,23 +179,20 @@ def run_chunk(
         beams = commit(
             in_time, state.chunk, tools.model, tools.text, config, meter.before_call, lay_out
         )
+    after = replace(state, chunk=state.chunk + 1, beams=beams, seen=scored.seen, reseed=False)
+    if tools.decoder:
+        with meter.phase("video"):
+            after = show_settled(after, tools.decoder, config)
     told["candidates"] = tuple(_ranked_below(r, len(beams)) for r in told["candidates"])
-    spending = state.spending
     if allotted:
         spending, told["budget"] = close_chunk(
-            whole, spending, allotted, meter, told["candidates"], beams
+            whole, state, after, allotted, meter, told["candidates"]
         )
+        after = replace(after, spending=spending)
     told["sinks"] = tuple(len(beam.sinks) for beam in beams)
     kv_bytes = live_bytes(chunk for beam in beams for chunk in beam.wide_kv)
     emit(ChunkDone(state.chunk, seconds=meter.seconds, kv_bytes=kv_bytes, **told))
-    return replace(
-        state,
-        chunk=state.chunk + 1,
-        beams=beams,
-        seen=scored.seen,
-        reseed=False,
-        spending=spending,
-    )
+    return after
 
 
 def under_new_prompt(
@@ -346,12 +352,15 @@ def finish(state: StreamState, tools: Tools, config: StreamConfig, emit: Emit) -
     best = [*tips][search.choose([*scores.values()])]
     final = tuple(scores.get(rank) for rank in range(max(scores) + 1))
     latent, frames = (None, None)
+    shown, decoder = state.shown, tools.decoder or critic.decoder
+    if shown and not config.isolated:
+        shown = show(shown, tips[best], decoder)
     if config.whole:
-        latent, frames = scoring.video(tips[best], critic, config)
+        latent, frames = scoring.video(tips[best], decoder, config, shown)
     if config.isolated:
         emit(FramesSettled(0, latent[0], frames))
     else:
-        hand_out(tips[best], state.settled, config, emit)
+        hand_out(tips[best], state.settled, config, emit, shown)
     path = [chunk for chunk in tips[best].path() if chunk.seed is not None]
     emit(RunDone(final, best, tuple(c.seed for c in path), tuple(c.route for c in path)))
     return Video(latent, frames, best, final)

@@ -92,8 +92,12 @@ def kept(
     backbone: nn.Module,
     latent_hw: tuple[int, int],
     device: torch.device | str = "cpu",
+    scoring: str | None = None,
 ) -> Iterator[Kept]:
-    """The run that ``asked`` asks for; its reel is held until the end."""
+    """The run that ``asked`` asks for; its reel is held until the end.
+
+    ``scoring``: kind of the decoder that is for scoring only, if there is one.
+    """
     if asked is None:
         yield Kept(config, cues)
         return
@@ -108,7 +112,11 @@ def kept(
     with reel.writing():
         shas = [reel.save_prompt(cue.rows, cue.prompt) for cue in cues]
         opening = start_take(
-            reel, asked.request, config.seed, _settings(config, cues, shas, rewards), config.chunks
+            reel,
+            asked.request,
+            config.seed,
+            _settings(config, cues, shas, rewards, scoring),
+            config.chunks,
         )
         config = replace(config, seed=opening.take.seed)
         stored = _Stored(reel, opening)
@@ -201,7 +209,11 @@ def _tensors(start: Start) -> dict[str, Tensor]:
 
 
 def _settings(
-    config: StreamConfig, cues: Sequence[Cue], shas: Sequence[str], rewards: Mapping[str, float]
+    config: StreamConfig,
+    cues: Sequence[Cue],
+    shas: Sequence[str],
+    rewards: Mapping[str, float],
+    scoring: str | None,
 ) -> dict[str, Any]:
     """What decides how new chunks are made."""
     prompts = [
@@ -209,4 +221,4 @@ def _settings(
         for cue, sha in zip(cues, shas, strict=True)
     ]
     settings = {k: v for k, v in asdict(config).items() if k not in NOT_SETTINGS}
-    return {**settings, "prompts": prompts, "rewards": dict(rewards)}
+    return {**settings, "prompts": prompts, "rewards": dict(rewards), "scoring_vae": scoring}

@@ -28,6 +28,7 @@ from .events import (
 from .kv import Route
 from .reel import StoredChunk
 from .rewards.tally import Tallies, count_in
+from .show import show_settled
 from .state import Beam, Candidate, Scores, StreamState
 from .tools import Tools
 
@@ -106,7 +107,10 @@ def replay_chunk(
         beams = tuple(beam for beam in beams if beam.rank in replay.keep[index])
     seen = _counted(state.seen, stored.record["candidates"])
     reseed = last and replay.reseed
-    return replace(state, chunk=index + 1, beams=beams, seen=seen, reseed=reseed, spending=spending)
+    state = replace(
+        state, chunk=index + 1, beams=beams, seen=seen, reseed=reseed, spending=spending
+    )
+    return show_settled(state, tools.decoder, config)
 
 
 def _done(

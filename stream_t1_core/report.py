@@ -13,8 +13,9 @@ Schema, version 1. Every line is an object with ``event``; numbers that are not 
   win, or null), ``refined`` (null where it was not; else ``passes`` tried, ``accepted``, and
   ``short``, ``long``, ``fused``, ``parts``, ``standard`` of the chunk as it goes on, where those
   above are what candidates were compared by); ``sinks`` per surviving beam; ``seconds`` by phase
-  (denoise, decode, score, refine, commit); ``kv_bytes`` live after pruning, chunks remembered to
-  refine by included, shared chunks counted once; ``left_out``: rewards
+  (denoise, decode, score, refine, commit, and video: decoding what is settled, where candidates
+  are scored by other frames); ``kv_bytes`` live after pruning, chunks remembered to refine by
+  included, shared chunks counted once; ``left_out``: rewards
   without a number for any candidate, by name, with the reason: this chunk's scores go without them;
   ``prompt``, if it changed with this chunk, or null; ``chosen``: ``artist`` where survivors were
   chosen by hand, ``timeout`` where that was asked for in vain, null where the scores decided;

@@ -21,7 +21,7 @@ from .rewards.base import Footage, Piece, Reward
 from .rewards.mix import Errors, Part, judge
 from .rewards.tally import Tallies, count_in
 from .settle import footage
-from .state import Candidate, Chunk, Scores
+from .state import Candidate, Chunk, Scores, Shown
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,11 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Critic:
-    """Decoder, rewards and prompt: all that turns latents into scores."""
+    """Decoder, rewards and prompt: all that turns latents into scores.
+
+    ``decoder`` makes the frames that candidates are judged and shown by. They are the video's too,
+    unless that has a decoder of its own (``Tools.decoder``).
+    """
 
     decoder: Decoder | None = None
     short: Reward | None = None
@@ -130,17 +134,20 @@ def score_again(
     return _scored(candidate, 0, parts, used, chunk, config, before.seen)
 
 
-def video(tip: Chunk, critic: Critic, config: StreamConfig) -> tuple[Tensor, Tensor | None]:
+def video(
+    tip: Chunk, decoder: Decoder | None, config: StreamConfig, shown: Shown | None = None
+) -> tuple[Tensor, Tensor | None]:
     """The path to ``tip`` as latent [1, C, F, h, w] and frames [T, H, W, 3], trimmed."""
-    latents, frames = zip(*(footage(chunk, config) for chunk in tip.path()), strict=True)
-    latent = torch.cat(latents, dim=1)[None]
-    if critic.decoder is None:
+    path = tip.path()
+    latent = torch.cat([footage(chunk, config)[0] for chunk in path], dim=1)[None]
+    if decoder is None:
         return latent, None
-    if not config.isolated:
-        return latent, torch.cat(frames)
-    given = [chunk.frames for chunk in tip.path() if chunk.seed is None]
-    decoded = critic.decoder.decode(latent, None)[0][0].cpu()
-    return latent, torch.cat([*given, decoded[sum(map(len, given)) :]])
+    shown_path = [chunk for chunk in path if chunk.seed is None] if config.isolated else path
+    frames = [footage(chunk, config, shown)[1] for chunk in shown_path]
+    if config.isolated:
+        decoded = decoder.decode(latent, None)[0][0].cpu()
+        frames.append(decoded[sum(map(len, frames)) :])
+    return latent, torch.cat(frames)
 
 
 def final_score(tip: Chunk, critic: Critic, config: StreamConfig, seen: Tallies) -> float | None:
@@ -149,7 +156,7 @@ def final_score(tip: Chunk, critic: Critic, config: StreamConfig, seen: Tallies)
         return None
     pieces = [c.piece for c in tip.path()]
     if config.isolated:
-        pieces = [Piece(video(tip, critic, config)[1])]
+        pieces = [Piece(video(tip, critic.decoder, config)[1])]
     clip = Footage([pieces], [tip.opening], critic.prompt, config.fps)
     parts = judge(critic.long, clip, critic.fatal)
     named = {f"long.{name}": part for name, part in parts.items()}

@@ -14,38 +14,54 @@ from torch import Tensor
 
 from .config import StreamConfig
 from .events import Emit, FramesSettled
-from .state import Beam, Chunk, StreamState
+from .state import Beam, Chunk, Shown, StreamState
 
 
 def settle(state: StreamState, config: StreamConfig, emit: Emit) -> StreamState:
     """Emit the newly settled frames; without ``config.whole`` forget the old ones."""
-    beams = state.beams if config.whole else _agreed(state.beams, config.plan.span_chunks)
+    beams, shown = _alive(state.beams, config), state.shown
     shared = shared_chunk(beams)
     if shared is None or config.isolated:  # isolated: the whole is decoded at the end
         return replace(state, beams=beams)
-    settled = hand_out(shared, state.settled, config, emit)
+    settled = hand_out(shared, state.settled, config, emit, shown)
     if not config.whole:
         beams = _forget(beams, look_back(config))
-    return replace(state, beams=beams, settled=settled)
+        shown = shown and replace(shown, frames={})
+    return replace(state, beams=beams, settled=settled, shown=shown)
 
 
-def hand_out(tip: Chunk, settled: int, config: StreamConfig, emit: Emit) -> int:
+def settled_chunk(state: StreamState, config: StreamConfig) -> Chunk | None:
+    """The newest chunk that ``settle`` will hand out."""
+    return None if config.isolated else shared_chunk(_alive(state.beams, config))
+
+
+def hand_out(
+    tip: Chunk, settled: int, config: StreamConfig, emit: Emit, shown: Shown | None = None
+) -> int:
     """Emit the path to ``tip`` from frame ``settled`` on; the first frame that is left to emit."""
-    fresh = takewhile(lambda chunk: chunk.first_frame >= settled, tip.ancestors())
-    for chunk in [*fresh][::-1]:
-        emit(FramesSettled(chunk.first_frame, *footage(chunk, config)))
+    for chunk in path_from(settled, tip):
+        emit(FramesSettled(chunk.first_frame, *footage(chunk, config, shown)))
         settled = chunk.first_frame + chunk.latent.shape[1]
     return settled
 
 
-def footage(chunk: Chunk, config: StreamConfig) -> tuple[Tensor, Tensor | None]:
+def path_from(first_frame: int, tip: Chunk) -> list[Chunk]:
+    """The path to ``tip`` from the chunk that begins with a latent frame."""
+    fresh = takewhile(lambda chunk: chunk.first_frame >= first_frame, tip.ancestors())
+    return [*fresh][::-1]
+
+
+def footage(
+    chunk: Chunk, config: StreamConfig, shown: Shown | None = None
+) -> tuple[Tensor, Tensor | None]:
     """A chunk's latent and frames, the last chunk's cut where the video ends."""
-    latent, frames = chunk.latent, chunk.frames
+    latent = chunk.latent
+    frames = shown.frames[chunk.first_frame] if shown else chunk.frames
     surplus = chunk.first_frame + latent.shape[1] - config.latent_frames
     if surplus <= 0:
         return latent, frames
     if frames is not None:
-        frames = frames[: len(frames) - surplus * _frames_per_latent(chunk)]
+        frames = frames[: len(frames) - surplus * _frames_per_latent(chunk, frames)]
     return latent[:, :-surplus], frames
 
 
@@ -62,10 +78,15 @@ def shared_chunk(beams: Sequence[Beam]) -> Chunk | None:
     return chunks[0]
 
 
-def _frames_per_latent(chunk: Chunk) -> int:
+def _frames_per_latent(chunk: Chunk, frames: Tensor) -> int:
     """Pixel frames of a latent frame that is not the video's very first."""
-    latents, frames = chunk.latent.shape[1], len(chunk.frames)
-    return frames // latents if chunk.first_frame else (frames - 1) // (latents - 1)
+    latents, count = chunk.latent.shape[1], len(frames)
+    return count // latents if chunk.first_frame else (count - 1) // (latents - 1)
+
+
+def _alive(beams: tuple[Beam, ...], config: StreamConfig) -> tuple[Beam, ...]:
+    """The beams that go on."""
+    return beams if config.whole else _agreed(beams, config.plan.span_chunks)
 
 
 def _agreed(beams: tuple[Beam, ...], most: int) -> tuple[Beam, ...]:

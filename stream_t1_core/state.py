@@ -7,7 +7,7 @@ more, while the path lives on. None is changed once made; to free a branch, forg
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -115,12 +115,27 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False)
+class Shown:
+    """The video's own frames, where candidates are scored by those of another decoder.
+
+    ``frames`` [T, H, W, 3], CPU, by the first latent frame of their chunk; ``until``: the first
+    latent frame that they do not reach, ``decoder_state``: what the video's decoder remembers
+    there.
+    """
+
+    until: int = 0
+    frames: Mapping[int, Tensor] = field(default_factory=dict, repr=False)
+    decoder_state: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
 class StreamState:
     """Where a stream stands: the next chunk's index, the beams, best first, the rewards so far.
 
     ``settled``: the first latent frame that has not been handed out yet. ``reseed``: the next chunk
     is one done again, so a beam's first branch must not draw from its parent's seed once more.
-    ``spending``: of the budget, where there is one.
+    ``spending``: of the budget, where there is one. ``shown``: None where the frames that
+    candidates are scored by are the video's too.
     """
 
     chunk: int = 0
@@ -129,6 +144,7 @@ class StreamState:
     settled: int = 0
     reseed: bool = False
     spending: Spending = Spending()
+    shown: Shown | None = None
 
     def with_kv(self, move: Callable[[Tensor], Tensor]) -> "StreamState":
         """The same, all keys and values moved; what beams share they go on sharing."""

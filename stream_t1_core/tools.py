@@ -10,7 +10,7 @@ from . import noise
 from .causal_wan import CausalWan, Text
 from .commit import Start
 from .events import CandidateReport, Emit
-from .scoring import Critic
+from .scoring import Critic, Decoder
 
 # (chunk, candidates with the ranks by score, kept indices, emit) -> kept indices, who chose them
 Director = Callable[
@@ -35,7 +35,10 @@ class PromptSwitch:
 
 @dataclass(frozen=True, eq=False)
 class Tools:
-    """The first prompt is ``text`` and the critic's; later ones are ``switches``, by chunk."""
+    """The first prompt is ``text`` and the critic's; later ones are ``switches``, by chunk.
+
+    ``decoder``: of the video, where the critic's is only for scoring; see ``show.py``.
+    """
 
     model: CausalWan
     text: Text = field(repr=False)
@@ -47,6 +50,7 @@ class Tools:
     new_prompt: str | None = None  # if it changed with the chunk at hand
     clock: Callable[[], float] = time.perf_counter  # seconds, for measuring and budgets
     quality: Callable[[], float | None] = lambda: None  # the budget's, if it is moved as it runs
+    decoder: Decoder | None = None
 
     def critic_at(self, chunk: int) -> Critic:
         """The critic, reading the prompt that holds for a chunk."""

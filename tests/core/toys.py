@@ -1,5 +1,7 @@
 """Our real classes at toy size, for tests that pin behaviour rather than reference numbers."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from stream_t1_core.config import Memory, NoisePropagation, Search, StreamConfig
 from stream_t1_core.generate import Tools
 from stream_t1_core.rewards.base import Clips
 from stream_t1_core.scoring import Critic
+from stream_t1_core.taehv import TAEHV, TAEHVConfig, TAEHVDecoder
 from stream_t1_core.wan_vae import StreamingDecoder, WanVAE, WanVAEConfig
 
 LATENT_HW = (4, 4)
@@ -66,3 +69,15 @@ def search_config(**changes: object) -> StreamConfig:
         "memory": Memory(long_gate=0.0),
     }
     return StreamConfig(**{**settings, **changes})
+
+
+def toy_scorer() -> TAEHVDecoder:
+    torch.manual_seed(3)
+    return TAEHVDecoder(TAEHV(TAEHVConfig((4, 4, 4, 4))).eval(), normalised=True)
+
+
+def shown_tools() -> Tools:
+    """Candidates scored by a tiny decoder's frames, the video decoded by the VAE."""
+    tools = search_tools()
+    critic = replace(tools.critic, decoder=toy_scorer())
+    return replace(tools, critic=critic, decoder=tools.critic.decoder)
