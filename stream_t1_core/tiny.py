@@ -1,4 +1,4 @@
-"""The small model that ships with the pack, loaded from its three files without a host.
+"""The small model that ships with the pack, loaded from its files without a host.
 
 Transformer, VAE and text encoder are in the layouts of Wan 2.1's own files, so the classes that
 read them here read any others of those layouts too. Made by ``training/``.
@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .backbone import WanBackbone
+from .taehv import TAEHV
 from .tiny_text import PromptEncoder
 from .wan_vae import WanVAE
 
@@ -18,6 +19,7 @@ TRANSFORMER_FILE = "wan_tiny.safetensors"
 VAE_FILE = "wan_tiny_vae.safetensors"
 TEXT_FILE = "umt5_tiny.safetensors"
 DRIFT = 0.3  # see `drifting`; as the Tiny Model node has it
+SCORING_FILE = "taew_tiny.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,11 @@ def drifting(weights: dict[str, Tensor], drift: float) -> dict[str, Tensor]:
     """
     last = {name: value for name, value in weights.items() if name.startswith("head.head.")}
     return weights | {name: (value * (1 - drift)).to(value.dtype) for name, value in last.items()}
+
+
+def load_scorer(folder: str | Path) -> TAEHV:
+    """The tiny decoder for scoring; it reads normalised latents."""
+    return TAEHV.from_state_dict(read_tensors(Path(folder) / SCORING_FILE))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -54,6 +54,16 @@ def make_library(vae: WanVAE, long_count: int, short_count: int, cache: Path) ->
     return Library(long, short, prototypes)
 
 
+def long_latents(vae: WanVAE, count: int, cache: Path) -> Tensor:
+    """The first `count` long clips [count, 16, 21, 8, 8]: from `cache`, or drawn and encoded."""
+    if cache.is_file():
+        kept = torch.load(cache, weights_only=True, mmap=True)
+        if kept["vae"] == _fingerprint(vae) and len(kept["long"]) >= count:
+            return kept["long"][:count].clone()
+    scenes = [clips.sample_scene(clips.training_seed(seed)) for seed in range(count)]
+    return encode_clips(vae, scenes, LONG_FRAMES)
+
+
 @torch.no_grad()
 def encode_clips(vae: WanVAE, scenes: Sequence[clips.Scene], frames: int) -> Tensor:
     """Latents of the scenes' clips: [n, 16, F, 8, 8] float16."""

@@ -1,7 +1,7 @@
 """Retrains the whole tiny model: `python -m training.train_all`. Under 2 hours on 2 CPU cores.
 
-Text encoder, VAE, CLIP, transformer, then the measurements; each is a program of its own that can
-run alone.
+Text encoder, VAE, CLIP, transformer, scoring decoder, then the measurements; each is a program of
+its own that can run alone.
 """
 
 import os
@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("train_text", "train_vae", "train_clip", "train_model", "measure", "measure_clip")
+PARTS = ("train_text", "train_vae", "train_clip", "train_model", "train_taehv")
+PARTS += ("measure", "measure_clip")
 
 # glibc gives large blocks back to the system after each use, and a fifth of the time goes into
 # getting them again; these settings make it keep them

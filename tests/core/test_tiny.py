@@ -10,6 +10,7 @@ from stream_t1_core.causal_wan import CausalWan
 from stream_t1_core.config import StreamConfig
 from stream_t1_core.generate import Tools, generate
 from stream_t1_core.scoring import Critic
+from stream_t1_core.taehv import TAEHVDecoder
 from stream_t1_core.wan_vae import StreamingDecoder
 
 FOLDER = Path(__file__).resolve().parents[2] / "tiny_model"
@@ -87,6 +88,17 @@ def test_drift_makes_videos_differ_with_the_seed(model):
     own, scaled = trained.backbone.state_dict(), model.backbone.state_dict()
     changed = {name for name in own if not torch.equal(own[name], scaled[name])}
     assert changed == {"head.head.weight", "head.head.bias"}
+
+
+def test_the_scoring_decoder_is_small_and_near_the_vae(model):
+    path = FOLDER / tiny.SCORING_FILE
+    assert path.stat().st_size <= 500_000
+    scorer = tiny.load_scorer(FOLDER)
+    assert scorer.normalised
+    still = model.vae.encode(torch.full((1, 3, 9, 64, 64), -0.4))
+    ours, _ = TAEHVDecoder(scorer, normalised=True).decode(still, None)
+    theirs, _ = StreamingDecoder(model.vae).decode(still, None)
+    assert ours.shape == theirs.shape and (ours - theirs).abs().mean() < 0.02
 
 
 def test_missing_files_are_named(tmp_path):
