@@ -149,6 +149,14 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                     tooltip="Stream Video Writer: write the video to a file while it is made. Not "
                     "plugged in: frames come out at the end only.",
                 ),
+                io.Vae.Input(
+                    "scoring_vae",
+                    optional=True,
+                    tooltip="A quicker VAE that decodes candidates for the rewards and the panel: "
+                    "taew2_1 or lighttaew2_1 from Load VAE, or the Tiny Model's. The vae then "
+                    "decodes each chunk of the video once. Not plugged in, or without a Reward "
+                    "Pruner: the vae decodes all.",
+                ),
                 advanced(
                     io.Int.Input(
                         "steps",
@@ -242,6 +250,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
         reel: AskedReel | None = None,
         director: Directing | None = None,
         writer: Writer | None = None,
+        scoring_vae: VAE | None = None,
     ) -> io.NodeOutput:
         latent_frames, *latent_hw = empty_latent_size(latent)
         latent_hw = tuple(latent_hw)
@@ -265,20 +274,26 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
             whole=writer is None or writer.keep_images,
         )
         prompts = cues(positive, backbone, config)
-        decoder = HostDecoder(vae)
+        decoder, scorer = HostDecoder(vae), None
+        if pruner is None:  # nothing is scored
+            scoring_vae = None
+        if scoring_vae is not None:
+            scorer = HostDecoder(scoring_vae, "scoring_vae")
         critic = Critic(
-            decoder,
+            scorer or decoder,
             pruner.short_reward if pruner else None,
             pruner.long_reward if pruner else None,
             pruner.prompt if pruner else "",
             fatal=(InterruptProcessingException,),
         )
         weights = pruner.weights() if pruner else {}
-        place = load(model, vae, config, latent_hw, [*pruner.hosted()] if pruner else [], kv_place)
-        decoder.place = place
+        rewards = [*pruner.hosted()] if pruner else []
+        place = load(model, vae, scoring_vae, config, latent_hw, rewards, kv_place)
+        for one in filter(None, (decoder, scorer)):
+            one.place = place
         causal = causal_model(model, place)
         asked = (reel, config, prompts, given, weights, backbone, latent_hw, model.load_device)
-        with kept(*asked) as run:
+        with kept(*asked, scoring=scorer and scorer.kind) as run:
             report = Report()
             live = runs.start(*_workflow_place(cls.hidden), report)
             live.reel = run.reel
@@ -305,6 +320,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                 start=given,
                 director=director and LiveDirector(director, live),
                 quality=lambda: live.quality,
+                decoder=scorer and decoder,
             )
             file = writer and _video_file(writer, config, latent_hw, cls.hidden)
             live.video = file and file.saved

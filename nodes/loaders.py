@@ -109,12 +109,15 @@ class StreamT1TinyModel(io.ComfyNode):
                 io.Model.Output("model", display_name="model"),
                 io.Clip.Output("clip", display_name="clip"),
                 io.Vae.Output("vae", display_name="vae"),
+                io.Vae.Output("scoring_vae", display_name="scoring_vae"),
             ],
         )
 
     @classmethod
     def execute(cls, drift: float = DRIFT) -> io.NodeOutput:
-        return io.NodeOutput(tiny.load_model(drift), tiny.load_clip(), tiny.load_vae())
+        return io.NodeOutput(
+            tiny.load_model(drift), tiny.load_clip(), tiny.load_vae(), tiny.load_scoring_vae()
+        )
 
 
 NODES = [StreamT1LongLiveLoader, StreamT1TinyModel]

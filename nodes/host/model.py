@@ -17,8 +17,8 @@ from ...stream_t1_core.causal_wan import CausalWan
 from ...stream_t1_core.config import TRAINED_FRAMES, StreamConfig
 from ...stream_t1_core.footprint import decoder_state_bytes
 from ...stream_t1_core.kv import KVPlace
-from ...stream_t1_core.wan_vae import WanVAEConfig
 from .rewards import HostedReward
+from .vae import decoder_sizes
 
 log = logging.getLogger(__name__)
 
@@ -93,12 +93,13 @@ def trained_frames(model: ModelPatcher) -> int:
 def load(
     model: ModelPatcher,
     vae: VAE,
+    scoring_vae: VAE | None,
     config: StreamConfig,
     latent_hw: tuple[int, int],
     rewards: Sequence[HostedReward],
     kv_place: str,
 ) -> KVPlace:
-    """Have the host load model and decoder together, with room for the context; where that goes.
+    """Have the host load model and decoders together, with room for the context; where that goes.
 
     Says beforehand what the run needs. Rewards are loaded when they are asked; where all do not fit
     together, the host swaps them.
@@ -109,11 +110,16 @@ def load(
     tokens = (height // PATCH_SIZE[1]) * (width // PATCH_SIZE[2])  # of a latent frame
     layer_bytes = 2 * tokens * backbone.dim * dtype.itemsize  # of a latent frame, keys and values
     kv_bytes = (3 * past // 2 + own) * layer_bytes * len(backbone.blocks)
-    vae_config = WanVAEConfig.from_state_dict(vae.first_stage_model.state_dict())
     states = 0 if config.isolated else config.plan.beam_width + config.plan.candidates
-    state_bytes = states * decoder_state_bytes(vae_config, latent_hw, vae.vae_dtype.itemsize)
-    decode_bytes = vae.memory_used_decode((1, CHANNELS, 1, height, width), vae.vae_dtype)
-    sizes = {"model": model.model_size(), "VAE": vae.patcher.model_size()}
+    state_bytes = states * _state_bytes(scoring_vae or vae, latent_hw)
+    vaes = {"VAE": vae}
+    if scoring_vae is not None:
+        vaes["scoring VAE"] = scoring_vae
+        state_bytes += 0 if config.isolated else _state_bytes(vae, latent_hw)
+    one_frame = (1, CHANNELS, 1, height, width)
+    decode_bytes = max(v.memory_used_decode(one_frame, v.vae_dtype) for v in vaes.values())
+    sizes = {"model": model.model_size()}
+    sizes |= {name: v.patcher.model_size() for name, v in vaes.items()}
     sizes |= {"keys and values": kv_bytes, "decoder's memory": state_bytes}
     sizes |= {"decoding": decode_bytes}
     sizes |= {f"reward {reward.name}": reward.patcher.model_size() for reward in rewards}
@@ -130,9 +136,13 @@ def load(
         WHERE[place],
     )
     comfy.model_management.load_models_gpu(
-        [model, vae.patcher], memory_required=near_bytes + decode_bytes
+        [model, *(v.patcher for v in vaes.values())], memory_required=near_bytes + decode_bytes
     )
     return place
+
+
+def _state_bytes(vae: VAE, latent_hw: tuple[int, int]) -> int:
+    return decoder_state_bytes(decoder_sizes(vae), latent_hw, vae.vae_dtype.itemsize)
 
 
 def _kv_place(asked: str, needed: int, device: torch.device) -> KVPlace:

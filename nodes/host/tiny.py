@@ -10,7 +10,15 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
 
-from ...stream_t1_core.tiny import DRIFT, TEXT_FILE, TRANSFORMER_FILE, VAE_FILE, drifting
+from ...stream_t1_core.taehv import TAEHV
+from ...stream_t1_core.tiny import (
+    DRIFT,
+    SCORING_FILE,
+    TEXT_FILE,
+    TRANSFORMER_FILE,
+    VAE_FILE,
+    drifting,
+)
 from .model import TRAINED
 
 FOLDER = Path(__file__).parents[2] / "tiny_model"
@@ -26,6 +34,16 @@ def load_model(drift: float = DRIFT) -> ModelPatcher:
 
 def load_vae() -> VAE:
     return VAE(sd=comfy.utils.load_torch_file(str(_file(VAE_FILE)), safe_load=True))
+
+
+def load_scoring_vae() -> VAE:
+    """The tiny decoder as a host's VAE; the host's own class for that layout has one width only."""
+    vae = load_vae()
+    weights = comfy.utils.load_torch_file(str(_file(SCORING_FILE)), safe_load=True)
+    vae.first_stage_model = TAEHV.from_state_dict(weights).to(vae.vae_dtype)
+    vae.patcher = ModelPatcher(vae.first_stage_model, vae.device, vae.patcher.offload_device)
+    vae.size = None  # to be measured again
+    return vae
 
 
 def load_clip() -> CLIP:

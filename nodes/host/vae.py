@@ -1,30 +1,39 @@
-"""A host VAE in, the core's streaming decoder out; an empty LATENT in, its size out."""
+"""A host VAE in, the core's streaming decoder out; an empty LATENT in, its size out.
+
+A VAE for scoring may be tiny: what VAELoader makes of taew2_1 or lighttaew2_1.
+"""
 
 import comfy.model_management
 import torch
 from comfy.sd import VAE
-from torch import Tensor
+from torch import Tensor, nn
 
+from ...stream_t1_core.footprint import DecoderSizes
 from ...stream_t1_core.kv import KVPlace
-from ...stream_t1_core.wan_vae import DecoderState, StreamingDecoder
+from ...stream_t1_core.taehv import TAEHV, TAEHVConfig, TAEHVDecoder
+from ...stream_t1_core.wan_vae import DecoderState, StreamingDecoder, WanVAEConfig
 
 
 class HostDecoder:
     """Streaming decoder over the host VAE's own layers, loaded again where a reward took its place.
 
-    What it remembers between chunks lies where keys and values do, ``place``. Raises ``ValueError``
-    for another VAE family.
+    The full VAE or a tiny one of the TAEHV layout. What it remembers between chunks lies where keys
+    and values do, ``place``. Raises ``ValueError``, which names the ``socket``, for another family.
     """
 
-    def __init__(self, vae: VAE) -> None:
+    def __init__(self, vae: VAE, socket: str = "vae") -> None:
         self.patcher = vae.patcher
         self.place = KVPlace.DEVICE
+        stage = vae.first_stage_model
+        self.kind = type(stage).__name__
+        where = {"dtype": vae.vae_dtype, "device": vae.device}
         try:
-            self.decoder = StreamingDecoder(
-                vae.first_stage_model, dtype=vae.vae_dtype, device=vae.device
-            )
-        except TypeError as error:
-            raise ValueError(f"vae: {error}") from error
+            if is_tiny(vae):
+                self.decoder = TAEHVDecoder(stage, normalised=_reads_normalised(stage), **where)
+            else:
+                self.decoder = StreamingDecoder(stage, **where)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{socket}: {error}") from error
 
     def decode(
         self, latents: Tensor, state: DecoderState | None
@@ -34,6 +43,26 @@ class HostDecoder:
         device = self.decoder.device
         frames, after = self.decoder.decode(latents, state and state.to(device))
         return frames, after.moved(lambda tensor: self.place.store(tensor, device))
+
+
+def is_tiny(vae: VAE) -> bool:
+    """Whether it is of the TAEHV layout, the host's class or ours."""
+    return type(vae.first_stage_model).__name__ == "TAEHV"
+
+
+def decoder_sizes(vae: VAE) -> DecoderSizes:
+    """For reckoning what it needs."""
+    config = TAEHVConfig if is_tiny(vae) else WanVAEConfig
+    return config.from_state_dict(vae.first_stage_model.state_dict())
+
+
+def _reads_normalised(stage: nn.Module) -> bool:
+    """The host gives a format to weights that read the generator's latents, none to the others.
+
+    The format may be another model's, for files of taew2_1 look like those of HunyuanVideo's
+    taehv to it; the core normalises by itself.
+    """
+    return stage.normalised if isinstance(stage, TAEHV) else stage.latent_format is not None
 
 
 def empty_latent_size(latent: dict[str, Tensor]) -> tuple[int, int, int]:

@@ -106,6 +106,26 @@ def test_the_saved_latent_decodes_to_the_samplers_images(
         assert max(abs(x - y) for x, y in differences) <= 1
 
 
+def test_the_vae_makes_the_video_where_a_tiny_one_scores(
+    run: RunPrompt, server: ComfyServer
+) -> None:
+    prompt = small(frames=21, seed=109, scoring_vae=["1", 3])
+    prompt = changed(prompt, "StreamT1SaveReport", filename_prefix="scored/report")
+    prompt |= {
+        "80": {"class_type": "VAEDecode", "inputs": {"samples": ["14", 0], "vae": ["1", 2]}},
+        "81": save_image(["80", 0], "whole"),
+        "82": save_image(["14", 1], "shown"),
+    }
+    assert run(prompt).error is None
+    whole, shown = (sorted(server.output.glob(f"{n}_*.png")) for n in ("whole", "shown"))
+    assert len(whole) == len(shown) == 21
+    for a, b in zip(whole, shown, strict=True):
+        differences = zip(Image.open(a).tobytes(), Image.open(b).tobytes(), strict=True)
+        assert max(abs(x - y) for x, y in differences) <= 1
+    (events,) = reports(server.output / "scored")
+    assert all("video" in event["seconds"] for event in events[1:3])
+
+
 def save_image(images: list, name: str) -> dict:
     return {"class_type": "SaveImage", "inputs": {"images": images, "filename_prefix": name}}
 

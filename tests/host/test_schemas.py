@@ -105,8 +105,9 @@ def test_the_samplers_sockets(ours: dict[str, dict]) -> None:
     units = {"noise", "pruner", "memory", "refiner", "budget", "start"}
     units |= {"reel", "director", "writer"}
     newer = {"positions", "kv_place"}  # workflows saved before they came stay valid
-    assert set(optional) == units | newer
+    assert set(optional) == units | newer | {"scoring_vae"}
     assert all(inputs[unit][0] == f"STREAM_T1_{unit.upper()}" for unit in units)
+    assert inputs["scoring_vae"][0] == "VAE"
     assert inputs["seed"][1]["control_after_generate"] is True
     folded = {key for key, (_, options) in inputs.items() if options.get("advanced")}
     assert folded == {"steps", "shift", "frames_per_chunk", "isolated"} | newer
