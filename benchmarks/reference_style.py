@@ -37,14 +37,15 @@ def run_chunk(
     kept: list[tuple[Candidate, Beam]] = []
     tried, peak = [], 0
     lay_out = rotating_every_time(tools.model, latent_hw)
+    steps = range(len(config.schedule.steps))
     for planned in plan(state, config):
         with meter.phase("copy"):
             candidate = replace(planned, parent=copied(planned.parent))
         candidate = add_noise(candidate, tools, config, latent_hw)
         with meter.phase("denoise"):
-            [candidate] = denoise_all([candidate], state.chunk, tools, config, meter, lay_out)
+            made = denoise_all([candidate], state.chunk, tools, config, meter, lay_out, steps)
         with meter.phase("decode"):
-            [candidate] = scoring.decode([candidate], tools.critic, config)
+            [candidate] = scoring.decode(made, tools.critic, config)
         with meter.phase("score"):
             scored = scoring.score([candidate], state.chunk, tools.critic, config, {})
             candidate = add_route(scored.candidates[0], config)

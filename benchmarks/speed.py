@@ -181,7 +181,7 @@ class Bench:
         started = clock()
         chunk = (before, tools, config, self.sized.latent_hw)
         if way == REFERENCE:
-            meter = Meter(clock, lambda event: None, 0, started)
+            meter = Meter(clock, lambda event: None, 0, 0, started)
             state, decisions, peak = reference_style.run_chunk(*chunk, meter)
             seconds = meter.seconds
         else:

@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from ..stream_t1_core.config import (
     REFINE_METHODS,
     VOTES,
+    EarlyPruning,
     Memory,
     NoisePropagation,
     Refine,
@@ -131,6 +132,30 @@ class StreamT1RewardPruner(io.ComfyNode):
                         "candidate that it has no number for cannot win.",
                     )
                 ),
+                advanced(
+                    io.Float.Input(
+                        "early_share",
+                        default=0.0,
+                        min=0.0,
+                        max=0.95,
+                        step=0.01,
+                        optional=True,
+                        tooltip="Early pruning: this share of a chunk's candidates, the worst, is "
+                        "dropped before its last denoising steps; beam_width of them go on in any "
+                        "case. Goes by the short reward, which looks once more. 0: off.",
+                    )
+                ),
+                advanced(
+                    io.Int.Input(
+                        "early_step",
+                        default=1,
+                        min=1,
+                        max=99,
+                        optional=True,
+                        tooltip="After how many denoising steps early_share is dropped. Later "
+                        "ones tell more and save less; below the sampler's steps.",
+                    )
+                ),
             ],
             outputs=[PrunerSocket.Output("pruner", display_name="pruner")],
         )
@@ -144,11 +169,14 @@ class StreamT1RewardPruner(io.ComfyNode):
         tau: float,
         standardise: bool,
         strict: bool,
+        early_share: float = 0.0,
+        early_step: int = 1,
         short_reward: Reward | None = None,
         long_reward: Reward | None = None,
         prompt: str = "",
     ) -> io.NodeOutput:
-        search = Search(beam_width, branch_factor, span_chunks, tau, standardise, strict)
+        early = EarlyPruning(early_step, early_share) if early_share else None
+        search = Search(beam_width, branch_factor, span_chunks, tau, standardise, strict, early)
         return io.NodeOutput(Pruner(search, short_reward, long_reward, prompt))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .budget import Allotment, Measured, Spending, allot, deadline, step
 from .config import StreamConfig
-from .events import BudgetReport, CandidateReport
+from .events import BudgetReport, CandidateReport, PrunedEarly
 from .meter import Meter
 from .state import Beam, StreamState
 from .tools import Tools
@@ -49,12 +49,14 @@ def close_chunk(
     allotted: Allotment,
     meter: Meter,
     candidates: Sequence[CandidateReport],
+    pruned_early: Sequence[PrunedEarly],
 ) -> tuple[Spending, BudgetReport]:
     """After a chunk: what is spent now, and what is told of it."""
     beams = after.beams
     refined = [c.refined.passes for c in candidates if c.refined]
     counts = {
         "denoise": meter.calls_in["denoise"],
+        "early": len(candidates) + len(pruned_early),
         "decode": len(candidates),
         "score": len(candidates) if allotted.rewards else 0,
         "refine": sum(refined),

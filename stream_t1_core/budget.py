@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean, median, pstdev
 from typing import NamedTuple
 
-from .config import StreamConfig
+from .config import Search, StreamConfig
 from .deadline import Deadline
 from .rewards.tally import Tallies, count_in
 
@@ -185,7 +185,12 @@ def _ladder(config: StreamConfig) -> list[Rung]:
 def _calls(config: StreamConfig, rung: Rung) -> int:
     """Denoiser calls of a chunk, counted as in ``StreamConfig.denoiser_calls``."""
     refining = config.refining_calls * rung.passes // config.refine.passes if rung.passes else 0
-    return rung.candidates * len(config.schedule.steps) + rung.beam_width * (refining + 1)
+    tried = _search(config, rung).calls(rung.candidates, len(config.schedule.steps))
+    return tried + rung.beam_width * (refining + 1)
+
+
+def _search(config: StreamConfig, rung: Rung) -> Search:
+    return replace(config.search, beam_width=rung.beam_width)
 
 
 def _due(
@@ -253,10 +258,13 @@ def _within_reach(wanted: int, spending: Spending, rungs: list[Rung]) -> int:
 
 def _predicted(config: StreamConfig, rung: Rung, spending: Spending) -> float:
     """Seconds that a chunk will take; a cost that was never met counts nothing yet."""
+    search = _search(config, rung)
+    finished = search.finished(rung.candidates)
     counts = {
-        "denoise": rung.candidates * len(config.schedule.steps),
-        "decode": rung.candidates,
-        "score": rung.candidates if judged(config, rung.candidates, rung.passes) else 0,
+        "denoise": search.calls(rung.candidates, len(config.schedule.steps)),
+        "early": rung.candidates if finished < rung.candidates else 0,
+        "decode": finished,
+        "score": finished if judged(config, rung.candidates, rung.passes) else 0,
         "refine": rung.beam_width * rung.passes,
         "commit": rung.beam_width,
         "video": 1,

@@ -67,6 +67,33 @@ class NoisePropagation:
 
 
 @dataclass(frozen=True)
+class EarlyPruning:
+    """After ``step`` denoiser calls of each candidate, drop the worst ``share`` of a chunk's.
+
+    They are compared by the short reward of what they would become, the clean estimate of that
+    step, decoded; as many as the beam width go on in any case. Where a budget's deadline has
+    candidates made one by one there is nothing to compare, and all of them go on.
+    """
+
+    step: int = 1
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.step < 1:
+            raise ValueError(f"Reward Pruner: early step is {self.step}; 1 or more allowed")
+        if not 0 < self.share < 1:
+            raise ValueError(
+                f"Reward Pruner: early share is {self.share}; above 0 and below 1 allowed (0 in "
+                "the node turns early pruning off)"
+            )
+
+    def left(self, candidates: int, beam_width: int) -> int:
+        """Candidates that go on."""
+        dropped = math.floor(self.share * candidates + 1e-9)  # 0.29 * 100 is 29
+        return min(candidates, max(beam_width, candidates - dropped))
+
+
+@dataclass(frozen=True)
 class Search:
     """Reward pruning: chunk beam search.
 
@@ -82,6 +109,8 @@ class Search:
     ``strict``: a reward that fails, or gives no finite number, ends the run. Otherwise it is
     reported; where it has a number for none of a chunk's candidates it is left out of that chunk's
     scores, and a candidate that it has no number for cannot win.
+
+    ``early``: candidates are pruned once before they are done; None: all are made to their end.
     """
 
     beam_width: int = 2
@@ -90,6 +119,7 @@ class Search:
     tau: float = 0.4
     standardise: bool = False
     strict: bool = False
+    early: EarlyPruning | None = None
 
     def __post_init__(self) -> None:
         if self.beam_width < 1 or self.branch_factor < 1:
@@ -105,6 +135,15 @@ class Search:
     @property
     def candidates(self) -> int:
         return self.beam_width * self.branch_factor
+
+    def finished(self, candidates: int) -> int:
+        """Of so many candidates, those that are made to their end."""
+        return self.early.left(candidates, self.beam_width) if self.early else candidates
+
+    def calls(self, candidates: int, steps: int) -> int:
+        """Denoiser calls that so many candidates take."""
+        finished, before = self.finished(candidates), self.early.step if self.early else steps
+        return candidates * before + finished * (steps - before)
 
 
 @dataclass(frozen=True)
@@ -313,8 +352,23 @@ class StreamConfig:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed {self.seed}: 0 to 2^63 - 1 allowed")
         self.memory.check_chunks(self.frames_per_chunk)
+        if self.plan.early:
+            self._check_early(self.plan.early)
         if self.budget:
             self._check_budget(self.budget)
+
+    def _check_early(self, early: EarlyPruning) -> None:
+        steps = len(self.schedule.steps)
+        if early.step >= steps:
+            raise ValueError(
+                f"Reward Pruner: early step is {early.step}, but the sampler makes {steps} "
+                f"denoising steps; 1 to {steps - 1} allowed, or an early share of 0 to turn it off"
+            )
+        if self.budget and self.budget.hard:
+            raise ValueError(
+                "Budget: with a hard deadline candidates are made one by one, so none can be "
+                "pruned early; turn 'hard' off, or set the Reward Pruner's early share to 0"
+            )
 
     def _check_budget(self, budget: Budget) -> None:
         if self.search is None:
@@ -357,7 +411,7 @@ class StreamConfig:
         Refinement and context passes included.
         """
         return self.chunks * (
-            self.plan.candidates * len(self.schedule.steps)
+            self.plan.calls(self.plan.candidates, len(self.schedule.steps))
             + self.plan.beam_width * (self.refining_calls + 1)
         )
 

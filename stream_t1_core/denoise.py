@@ -45,24 +45,24 @@ def clean_estimate(noisy: Tensor, flow: Tensor, sigma: Tensor) -> Tensor:
 
 def denoise(
     flow: FlowFunction,
-    noise: Tensor,
+    start: Tensor,
     renoise: Tensor,
     schedule: Schedule,
     before_call: Callable[[], None] = lambda: None,
+    steps: range | None = None,
 ) -> Tensor:
     """Noise [B, C, F, H, W] -> clean latents of the same shape.
 
     ``flow`` is one denoiser call; ``renoise`` [B, steps - 1, C, F, H, W];
-    ``before_call`` runs before every denoiser call and may raise to cancel.
+    ``before_call`` runs before every denoiser call and may raise to cancel. ``steps``, some of
+    the schedule's, is for a part of the way: to a clean estimate, or on from it, as ``start``.
     """
-    frames = noise.shape[2]
+    frames, clean = start.shape[2], start
     timesteps = warped_timesteps(schedule)
     sigmas = sigma_of(timesteps, schedule.shift)
-    noisy = noise
-    for step, timestep in enumerate(timesteps):
+    for step in range(len(timesteps)) if steps is None else steps:
+        noisy = add_noise(clean, renoise[:, step - 1], sigmas[step]) if step else start
         before_call()
-        prediction = flow(noisy, timestep.expand(frames)).to(noisy.device)
+        prediction = flow(noisy, timesteps[step].expand(frames)).to(noisy.device)
         clean = clean_estimate(noisy, prediction, sigmas[step])
-        if step + 1 < len(timesteps):
-            noisy = add_noise(clean, renoise[:, step], sigmas[step + 1])
     return clean

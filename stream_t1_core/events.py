@@ -67,6 +67,15 @@ class CandidateReport:
     refined: Refinement | None = None  # None: not refined; scores above are from before
 
 
+@dataclass(frozen=True)
+class PrunedEarly:
+    """A candidate that was given up before it was done."""
+
+    parent: int  # rank of the parent beam
+    seed: int
+    score: float | None  # short reward of what it would have become; None: no number
+
+
 @dataclass(frozen=True, eq=False)
 class ChoiceAsked:
     """The run waits: someone may choose who survives. ``rank`` is what the scores would keep."""
@@ -106,6 +115,7 @@ class ChunkDone:
     prompt: str | None = None  # if it changed with this chunk
     chosen: str | None = None  # "artist"; "timeout": asked in vain; None: by score
     budget: BudgetReport | None = None  # None: the run has none
+    pruned_early: tuple[PrunedEarly, ...] = ()  # besides ``candidates``, in the order tried
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,11 +22,13 @@ from .commit import begin, commit
 from .config import StreamConfig
 from .deadline import OutOfTime
 from .denoise import denoise
+from .early import prune_early
 from .events import (
     CandidateReport,
     ChunkDone,
     Emit,
     FramesSettled,
+    PrunedEarly,
     RunDone,
     RunStarted,
     StepDone,
@@ -135,8 +137,10 @@ def run_chunk(
 
     ``since``: when the chunk before was done, by the tools' clock; now, if not given.
     """
-    done = state.chunk * config.denoiser_calls // config.chunks
-    meter = Meter(tools.clock, emit, done, tools.clock() if since is None else since)
+    done, end = (
+        chunk * config.denoiser_calls // config.chunks for chunk in (state.chunk, state.chunk + 1)
+    )
+    meter = Meter(tools.clock, emit, done, end, tools.clock() if since is None else since)
     if state.chunk < len(replay.chunks):
         return replay_chunk(state, replay, tools, config, emit, meter.before_call)
     allotted = open_chunk(state, tools, config, meter)
@@ -146,14 +150,13 @@ def run_chunk(
     candidates = plan(state, config, allotted)
     candidates = [add_noise(c, tools, config, latent_hw) for c in candidates]
     lay_out = tools.model.layout(latent_hw, config.relative(state.chunk))
-    with meter.phase("denoise"):
-        candidates = denoise_all(candidates, state.chunk, tools, config, meter, lay_out)
+    candidates, pruned_early = make(candidates, state.chunk, tools, config, meter, lay_out)
     with meter.phase("decode"):
         candidates = scoring.decode(candidates, tools.critic, config)
     with meter.phase("score"):
         scored = scoring.score(candidates, state.chunk, tools.critic, config, state.seen)
         candidates = [add_route(c, config) for c in scored.candidates]
-    told = {"left_out": scored.left_out, "prompt": tools.new_prompt}
+    told = {"left_out": scored.left_out, "prompt": tools.new_prompt, "pruned_early": pruned_early}
     # pruned candidates hold decoder states: let them go before the context passes
     scored = replace(scored, candidates=[])
     tell_candidates(candidates, state.chunk, emit)
@@ -186,7 +189,7 @@ def run_chunk(
     told["candidates"] = tuple(_ranked_below(r, len(beams)) for r in told["candidates"])
     if allotted:
         spending, told["budget"] = close_chunk(
-            whole, state, after, allotted, meter, told["candidates"]
+            whole, state, after, allotted, meter, told["candidates"], pruned_early
         )
         after = replace(after, spending=spending)
     told["sinks"] = tuple(len(beam.sinks) for beam in beams)
@@ -234,6 +237,26 @@ def add_noise(
     return replace(candidate, noise=mixed, renoise=draws[1:])
 
 
+def make(
+    candidates: list[Candidate],
+    chunk: int,
+    tools: Tools,
+    config: StreamConfig,
+    meter: Meter,
+    lay_out: LayOut,
+) -> tuple[list[Candidate], tuple[PrunedEarly, ...]]:
+    """Those that are made to their end, with latents, and those that are pruned before."""
+    todo, pruned = range(len(config.schedule.steps)), ()
+    if config.plan.finished(len(candidates)) < len(candidates) and not meter.deadline:
+        first, todo = todo[: config.plan.early.step], todo[config.plan.early.step :]
+        with meter.phase("denoise"):
+            candidates = denoise_all(candidates, chunk, tools, config, meter, lay_out, first)
+        with meter.phase("early"):
+            candidates, pruned = prune_early(candidates, chunk, tools.critic, config)
+    with meter.phase("denoise"):
+        return denoise_all(candidates, chunk, tools, config, meter, lay_out, todo), pruned
+
+
 def denoise_all(
     candidates: Sequence[Candidate],
     chunk: int,
@@ -241,8 +264,9 @@ def denoise_all(
     config: StreamConfig,
     meter: Meter,
     lay_out: LayOut,
+    steps: range,
 ) -> list[Candidate]:
-    """Add latents: all candidates in one batch, or in as few as memory allows.
+    """Add latents, after these steps: all candidates in one batch, or as few as memory allows.
 
     Where there is a deadline they are made one by one, and those returned are done in time.
     """
@@ -262,10 +286,13 @@ def denoise_all(
 
         latents = denoise(
             flow,
-            torch.stack([c.noise for c in some]).to(device, non_blocking=True),
+            torch.stack([c.latent if steps.start else c.noise for c in some]).to(
+                device, non_blocking=True
+            ),
             torch.stack([c.renoise for c in some]).to(device, non_blocking=True),
             config.schedule,
             lambda: before_step(len(some)),
+            steps,
         )
         return [c.with_latent(x.clone()) for c, x in zip(some, latents.cpu(), strict=True)]
 
@@ -386,6 +413,11 @@ def check(tools: Tools, config: StreamConfig, latent_hw: tuple[int, int]) -> Non
         raise ValueError(
             "Director: there is one candidate per chunk, so nothing to choose from; plug a Reward "
             "Pruner into the sampler and set its beam width and branch factor"
+        )
+    if config.plan.early and critic.short is None:
+        raise ValueError(
+            "Reward Pruner: early pruning goes by the short reward; plug one into short_reward, or "
+            "set the early share to 0"
         )
     for reward in filter(None, (critic.short, critic.long)):
         readers = [name for name in prompt_readers(reward) if not critic.prompt.strip()]

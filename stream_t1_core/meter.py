@@ -15,11 +15,15 @@ from .state import Candidate
 
 @dataclass(eq=False)
 class Meter:
-    """``done``: denoiser calls that the progress is at; ``since``: when the chunk began."""
+    """``done``: denoiser calls that the progress is at, ``end``: where this chunk leaves it.
+
+    ``since``: when the chunk began.
+    """
 
     clock: Callable[[], float] = field(repr=False)
     emit: Emit = field(repr=False)
     done: int
+    end: int
     since: float
     deadline: Deadline | None = None
     calls: int = 0
@@ -28,7 +32,7 @@ class Meter:
 
     def before_call(self, calls: int) -> None:
         """Before every batch of so many denoiser calls; may raise to cancel."""
-        self.emit(StepDone(self.done))
+        self.emit(StepDone(min(self.done, self.end)))
         self.done += calls
         self.calls += calls
 

@@ -22,6 +22,7 @@ from .events import (
     CandidatesMade,
     ChunkDone,
     Emit,
+    PrunedEarly,
     Refinement,
     SurvivorsRefined,
 )
@@ -122,6 +123,9 @@ def _done(
     told = {key: stored.record[key] for key in ("seconds", "kv_bytes", "left_out", "prompt")}
     budget = stored.record.get("budget")
     budget = budget and BudgetReport(**budget)
+    told["pruned_early"] = tuple(
+        PrunedEarly(**candidate) for candidate in stored.record.get("pruned_early", ())
+    )
     return ChunkDone(stored.record["chunk"], reports, sinks, chosen=chosen, budget=budget, **told)
 
 

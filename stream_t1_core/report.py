@@ -13,17 +13,20 @@ Schema, version 1. Every line is an object with ``event``; numbers that are not 
   win, or null), ``refined`` (null where it was not; else ``passes`` tried, ``accepted``, and
   ``short``, ``long``, ``fused``, ``parts``, ``standard`` of the chunk as it goes on, where those
   above are what candidates were compared by); ``sinks`` per surviving beam; ``seconds`` by phase
-  (denoise, decode, score, refine, commit, and video: decoding what is settled, where candidates
-  are scored by other frames); ``kv_bytes`` live after pruning, chunks remembered to refine by
-  included, shared chunks counted once; ``left_out``: rewards
+  (denoise, early, decode, score, refine, commit, and video: decoding what is settled, where
+  candidates are scored by other frames); ``kv_bytes`` live after pruning, chunks remembered to
+  refine by included, shared chunks counted once; ``left_out``: rewards
   without a number for any candidate, by name, with the reason: this chunk's scores go without them;
   ``prompt``, if it changed with this chunk, or null; ``chosen``: ``artist`` where survivors were
   chosen by hand, ``timeout`` where that was asked for in vain, null where the scores decided;
   ``budget``, null without one: ``allotted`` before the chunk (``candidates``, ``beam_width``,
   refinement ``passes``, whether ``rewards`` run, ``rung`` of the ladder from 0, ``due`` and
   ``share`` in seconds or denoiser calls, ``predicted`` seconds or null), and what it took:
-  ``seconds`` since the chunk before, ``calls``, ``passes``; fewer candidates than allotted: time
-  was up
+  ``seconds`` since the chunk before, ``calls``, ``passes``; fewer candidates than allotted, with
+  those pruned early: time was up; ``pruned_early``: candidates that were given up before they were
+  done, besides ``candidates`` and in the order tried, each with ``parent``, ``seed`` and ``score``
+  (short reward of the clean estimate, in standard deviations of the chunk's where rewards are
+  standardised; null without a number)
 - ``choice_asked``, before the ``chunk_done`` of a chunk whose survivors may be chosen by hand:
   ``chunk``, ``candidates`` as they will be told then, kept and rank by the scores alone,
   ``seconds`` until the scores decide
@@ -86,6 +89,7 @@ def _record(event: Reported) -> dict[str, Any]:
         "prompt": event.prompt,
         "chosen": event.chosen,
         "budget": event.budget and asdict(event.budget),
+        "pruned_early": [asdict(candidate) for candidate in event.pruned_early],
     }
 
 

@@ -121,6 +121,29 @@ def score(
     return Scoring([scored.get(id(c), c) for c in candidates], seen, left_out)
 
 
+def early_scores(
+    candidates: Sequence[Candidate], chunk: int, critic: Critic, config: StreamConfig
+) -> list[float | None]:
+    """Short reward of unfinished candidates as they look; None where there is no number.
+
+    Standardised, if rewards are, over these candidates alone: the finished ones look different.
+    """
+    decoded = decode(candidates, critic, config)
+    alive = [c for c in decoded if not c.failure]
+    pieces = [[c.piece] for c in alive]
+    parts = _judge("short", critic.short, pieces, alive, critic, config) if alive else {}
+    if config.plan.strict:
+        _check_all(parts, f"unfinished candidates of chunk {chunk + 1}")
+    used = {name: part for name, part in parts.items() if torch.isfinite(part.values).any()}
+    seen = count_in({}, {name: part.values.tolist() for name, part in used.items()})
+    totals = {
+        id(c): _total(used, "short", i, seen if config.plan.standardise else None)
+        for i, c in enumerate(alive)
+    }
+    found = [totals.get(id(c)) for c in decoded]
+    return [x if x is not None and math.isfinite(x) else None for x in found]
+
+
 def score_again(
     candidate: Candidate, chunk: int, critic: Critic, config: StreamConfig, before: Scoring
 ) -> Candidate:

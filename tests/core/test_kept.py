@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from toys import LATENT_HW, SHAPE, search_config, search_tools
 
-from stream_t1_core.config import Budget, Refine, StreamConfig
+from stream_t1_core.config import Budget, EarlyPruning, Refine, StreamConfig
 from stream_t1_core.cues import Cue
 from stream_t1_core.events import Event, FramesSettled, StepDone
 from stream_t1_core.generate import Video, finish, stream
@@ -118,6 +118,21 @@ def test_a_refined_run_goes_on_bit_for_bit(tmp_path: Path, refine: Refine) -> No
     assert timeless(again) == timeless(told)
     assert flows == _flows(range(4, 5)) + 2 * refine.passes
     assert all_flows == _flows(range(5)) + 5 * 2 * refine.passes
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_a_run_pruned_early_goes_on_bit_for_bit(tmp_path: Path, standardise: bool) -> None:
+    plan = replace(CONFIG.search, standardise=standardise, early=EarlyPruning(2, 0.25))
+    config = replace(CONFIG, search=plan)
+    whole, told, _ = run(None, config)
+    for step in (7, 20):
+        with pytest.raises(Stop):
+            run(tmp_path / "reel", config, stop_at_step=step)
+    video, again, _ = run(tmp_path / "reel", config)
+    assert torch.equal(video.latent, whole.latent) and torch.equal(video.frames, whole.frames)
+    assert timeless(again) == timeless(told)
+    done = [record for record in again.records if record["event"] == "chunk_done"]
+    assert all(len(record["pruned_early"]) == 1 for record in done)
 
 
 def accepted(candidate: dict) -> int:

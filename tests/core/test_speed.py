@@ -25,7 +25,7 @@ def ours(config: StreamConfig) -> list[list[Decision]]:
 def test_a_search_in_the_style_of_the_reference_decides_as_ours() -> None:
     tools, state, decisions, peaks = search_tools(), StreamState(), [], []
     for _ in range(CONFIG.chunks):
-        meter = Meter(tools.clock, lambda event: None, 0, 0.0)
+        meter = Meter(tools.clock, lambda event: None, 0, 0, 0.0)
         state, decided, peak = reference_style.run_chunk(state, tools, CONFIG, LATENT_HW, meter)
         decisions.append(decided)
         peaks.append(peak)

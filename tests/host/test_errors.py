@@ -79,6 +79,14 @@ FAILURES = {
         changed(small(seed=208), MEMORY, sink_frames=0),
         ["Memory Sink: blend and append need a first sink", "turn routing off"],
     ),
+    "early pruning at the end": (
+        changed(small(seed=213, steps=2), PRUNER, early_share=0.5, early_step=2),
+        ["Reward Pruner: early step is 2, but the sampler makes 2 denoising steps; 1 to 1 allowed"],
+    ),
+    "early pruning without a short reward": (
+        changed(small(seed=214, steps=2, memory=None), PRUNER, early_share=0.5, short_reward=None),
+        ["Reward Pruner: early pruning goes by the short reward", "early share to 0"],
+    ),
     "other VAE": (
         changed(small(seed=209), SAMPLER, vae=["70", 0])
         | {"70": node("VAELoader", vae_name="pixel_space")},
@@ -115,6 +123,8 @@ OUT_OF_RANGE = {
     "beam_width": (PRUNER, 0, "smaller than min of 1"),
     "branch_factor": (PRUNER, 0, "smaller than min of 1"),
     "tau": (PRUNER, 1.5, "bigger than max of 1"),
+    "early_share": (PRUNER, 1.0, "bigger than max of 0.95"),
+    "early_step": (PRUNER, 0, "smaller than min of 1"),
     "alpha": (MEMORY, -0.1, "smaller than min of 0"),
     "seed": (SAMPLER, 2**53, f"bigger than max of {2**53 - 1}"),
     "steps": (SAMPLER, 0, "smaller than min of 1"),

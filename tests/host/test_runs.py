@@ -55,6 +55,21 @@ def test_video_and_report_are_saved(run: RunPrompt, server: ComfyServer) -> None
     assert done.outputs["16"]["images"][0]["filename"].endswith(".mp4")
 
 
+def test_early_pruning_saves_calls_and_tells_who_went(run: RunPrompt, server: ComfyServer) -> None:
+    prompt = small(frames=21, steps=2, seed=113)
+    prompt = changed(prompt, "StreamT1RewardPruner", early_share=0.25, early_step=1)
+    prompt = changed(prompt, "StreamT1SaveReport", filename_prefix="early/report")
+    done = run(prompt)
+    assert done.error is None
+    (events,) = reports(server.output / "early")
+    assert events[0]["settings"]["search"]["early"] == {"step": 1, "share": 0.25}
+    assert events[0]["denoiser_calls"] == 2 * (4 + 3 + 2)  # steps of four, of three, context passes
+    for chunk in events[1:3]:
+        assert (len(chunk["candidates"]), len(chunk["pruned_early"])) == (3, 1)
+    progress = [m for m in done.of_type("progress") if m["node"] == "14"]
+    assert progress[-1]["value"] == progress[-1]["max"] == events[0]["denoiser_calls"]
+
+
 def test_a_unit_not_plugged_in_is_off(run: RunPrompt, server: ComfyServer) -> None:
     prompt = small(frames=9, seed=103, noise=None, pruner=None, memory=None)
     prompt = changed(prompt, "StreamT1SaveReport", filename_prefix="plain/report")
