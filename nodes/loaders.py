@@ -97,7 +97,7 @@ class StreamT1TinyModel(io.ComfyNode):
                     default=DRIFT,
                     min=0.0,
                     max=0.5,
-                    step=0.05,
+                    step=0.01,
                     optional=True,
                     display_mode=io.NumberDisplay.slider,
                     tooltip="Share of the noise that every denoising step leaves behind. What is "
