@@ -70,12 +70,16 @@ def kv_bytes(
 
 def context_frames(config: StreamConfig) -> int:
     """Latent frames of keys and values: every beam's past, its keys once more rotated, own ones."""
+    past, own = past_frames(config), config.plan.candidates * config.frames_per_chunk
+    return math.ceil(1.5 * config.plan.beam_width * past) + own
+
+
+def past_frames(config: StreamConfig) -> int:
+    """Latent frames that one path remembers at most."""
     memory = config.memory
     appended = memory.max_sink_frames - memory.sink_frames if memory.routing else 0
     older = config.refine.remembered_chunks * config.frames_per_chunk if config.refine else 0
-    past = memory.window_frames + appended + older
-    own = config.plan.candidates * config.frames_per_chunk
-    return math.ceil(1.5 * config.plan.beam_width * past) + own
+    return memory.window_frames + appended + older
 
 
 def decoder_state_bytes(vae: DecoderSizes, latent_hw: tuple[int, int], itemsize: int) -> int:
