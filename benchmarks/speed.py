@@ -269,9 +269,9 @@ def goals(runs: dict[str, Run], found: Bench) -> list[dict[str, Any]]:
             _goal(
                 f"{beams} x {branches}: K/V live, in chunks",
                 live / chunk_bytes,
-                live <= window_bytes + bound,
+                fits := live <= window_bytes + bound,
                 f"at most one window and K chunks: {(window_bytes + bound) / chunk_bytes:g}",
-                "each beam has blended its sink, or parted from the others long ago",
+                "" if fits else "each beam has its own blended sink, or parted long ago",
             )
         )
     ours, theirs = runs[named(OURS, (2, 2))], runs[named(REFERENCE, (2, 2))]
