@@ -53,6 +53,7 @@ BENCHMARKS = {  # in the order of what they say; all of them go on where they we
     "budget": ["benchmarks.budget"],
     "budget_load": ["benchmarks.budget_load"],
     "refine": ["benchmarks.refine"],
+    "scoring_decoder": ["benchmarks.scoring_decoder"],
 }
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 BIG_DOWNLOAD = (
