@@ -34,9 +34,10 @@ from .rewards.catalogue import (
 )
 from .rewards.clip import ClipScore
 from .scoring import Critic
-from .tiny import TEXT_FILE, TRANSFORMER_FILE, VAE_FILE, load_tiny
+from .tiny import SCORING_FILE, TEXT_FILE, TRANSFORMER_FILE, VAE_FILE, load_tiny
 from .wan_vae import StreamingDecoder
 
+TINY_FILES = (TRANSFORMER_FILE, VAE_FILE, SCORING_FILE, TEXT_FILE)
 PACK = Path(__file__).resolve().parents[1]
 PYTHON = (3, 10)
 PACKAGES = {"torch": (2, 1), "safetensors": (0, 4), "Pillow": (10, 1)}  # what ships needs these
@@ -198,7 +199,7 @@ def _of(free: int | None, total: int | None) -> str:
 
 
 def _tiny_files(folder: Path) -> Finding:
-    wanted = [folder / name for name in (TRANSFORMER_FILE, VAE_FILE, TEXT_FILE)]
+    wanted = [folder / name for name in TINY_FILES]
     missing = [path for path in wanted if not path.is_file()]
     clip = folder / TINY_CLIP
     missing += [clip / f.names[0] for f in known_reward("clip_score").files if not f.find(clip)]
