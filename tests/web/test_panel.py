@@ -128,7 +128,7 @@ def test_the_tree_is_what_the_report_says(
 def test_a_reload_and_a_second_tab_see_the_run_go_on_and_stop(
     page: Page, server: ComfyServer, screenshot: Screenshot
 ) -> None:
-    open_workflow(page, "quickstart", length=249, seed=502)
+    open_workflow(page, "quickstart", length=993, seed=502)
     queue(page)
     wait_for_chunks(page, 1)
     page.wait_for_timeout(1500)  # the editor keeps a draft of the workflow, after a while
