@@ -210,7 +210,8 @@ def _due(
     if budget.target == "total seconds":
         return (budget.amount - spending.seconds) / left
     if budget.target == "milliseconds per frame":
-        return budget.amount / 1000 * 4 * config.frames_per_chunk
+        frames = 4 * config.frames_per_chunk - (3 if chunk == 0 else 0)  # the first latent is one
+        return budget.amount / 1000 * frames
     return budget.amount
 
 
