@@ -270,9 +270,9 @@ class Refine:
                 raise ValueError(f"Refiner: {name} is '{value}'; one of {', '.join(allowed)}")
         if self.passes < 0:
             raise ValueError(f"Refiner: {self.passes} passes; 0 or more allowed")
-        if not 0.001 <= self.strength <= 1:
+        if not 0.01 <= self.strength <= 1:
             raise ValueError(
-                f"Refiner: strength is {self.strength}; 0.001 to 1 allowed (0.25: the last of four "
+                f"Refiner: strength is {self.strength}; 0.01 to 1 allowed (0.25: the last of four "
                 "steps)"
             )
         if self.members < 1 or self.wider_chunks < 1:

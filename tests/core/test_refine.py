@@ -341,7 +341,7 @@ def test_a_refiner_without_rewards_is_an_error() -> None:
         ({"method": "magic"}, "method is 'magic'; one of iterative, ensemble, extended"),
         ({"vote": "loudest"}, "vote is 'loudest'; one of medoid, mean"),
         ({"passes": -1}, "-1 passes"),
-        ({"strength": 0.0}, "strength is 0.0; 0.001 to 1"),
+        ({"strength": 0.0}, "strength is 0.0; 0.01 to 1"),
         ({"strength": float("nan")}, "strength is nan"),
         ({"members": 0}, "members 0"),
         ({"wider_chunks": 0}, "wider chunks 0"),
