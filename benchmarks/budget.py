@@ -43,11 +43,11 @@ BASE = StreamConfig(
 )
 MEDIUM_CALLS = 154  # of a clip; checked below
 BUDGETS = {
-    "plain": Budget(amount=0.0),
+    "quality 0": Budget(amount=0.0),
     **{name: Budget(amount=quality) for name, quality in QUALITY.items()},
     "adaptive": Budget("total denoiser calls", MEDIUM_CALLS, adaptive=True),
 }
-STEPS = (("low", "plain"), ("medium", "low"), ("high", "medium"), ("adaptive", "medium"))
+STEPS = (("low", "quality 0"), ("medium", "low"), ("high", "medium"), ("adaptive", "medium"))
 QUALITIES = {  # and which way is better
     "oracle pass rate": 1,
     "shape right": 1,
