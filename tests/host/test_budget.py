@@ -84,7 +84,7 @@ def test_a_real_time_budget_tells_what_it_predicted(run: RunPrompt) -> None:
     budgets = [record["budget"] for record in done(result)]
     assert budgets[0]["allotted"]["predicted"] is None
     assert all(budget["allotted"]["predicted"] > 0 for budget in budgets[1:])
-    assert [budget["allotted"]["share"] for budget in budgets] == [0.75] * 3
+    assert [budget["allotted"]["share"] for budget in budgets] == [0.5625, 0.75, 0.75]
 
 
 @pytest.mark.parametrize(
