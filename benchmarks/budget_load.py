@@ -28,16 +28,16 @@ from training.measure import LATENT_HW, evaluation_pair
 from training.nearest import nearest, psnr
 
 from .budget import BASE, SEARCH
-from .measured import RESULTS, Job, Mean, interval, markdown, rows, write
+from .measured import RESULTS, Job, Row, differences, markdown, means, rows, write
 from .tiny_runs import FIRST_CLIP, tiny_tools
 
 CHUNKS, SLOW = 24, range(8, 16)
-SETTLED = 4  # the first chunks, with which a run finds its place, are not counted as before
 CALL, DECODE = 1.0, 0.5  # seconds of a candidate
 MOST = SEARCH.candidates * (4 * CALL + DECODE) + SEARCH.beam_width * CALL
 BUDGET = Budget("seconds per chunk", 1.1 * MOST)
 UNSMOOTHED = {"FULL": 1, "ROOMY": 1, "REACH": 1, "REMEMBERED": 1}
 WAYS = {"smoothed": {}, "not smoothed": UNSMOOTHED}
+FREE = ", no load"
 CONFIG = replace(BASE, latent_frames=BASE.frames_per_chunk * CHUNKS, budget=BUDGET)
 
 Curves = dict[str, list[float]]  # by chunk
@@ -47,6 +47,7 @@ Curves = dict[str, list[float]]  # by chunk
 class Machine:
     """Tools whose work turns their clock; callable for ``emit``, to know the chunk."""
 
+    slow: range
     now: float = 0.0
     chunk: int = 0
 
@@ -59,7 +60,7 @@ class Machine:
         return replace(made_of, clock=lambda: self.now)
 
     def _work(self, seconds: float) -> None:
-        self.now += seconds * (2 if self.chunk in SLOW else 1)
+        self.now += seconds * (2 if self.chunk in self.slow else 1)
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, ChunkDone):
@@ -67,17 +68,17 @@ class Machine:
 
 
 def measure(job: Job) -> Curves:
-    """One clip by one controller."""
+    """One clip by one controller, under the load or without it."""
     way, clip = job
     scene, prompt = evaluation_pair(clip)
-    machine, done = Machine(), []
+    machine, done = Machine(range(0) if way.endswith(FREE) else SLOW), []
 
     def emit(event: Event) -> None:
         machine(event)
         if isinstance(event, ChunkDone):
             done.append(event)
 
-    changed = WAYS[way]
+    changed = WAYS[way.removesuffix(FREE)]
     smoothing = mock.patch.multiple(budget, **changed) if changed else nullcontext()
     with torch.inference_mode(), smoothing:
         tools = machine.clocked(tiny_tools(prompt))
@@ -93,26 +94,20 @@ def measure(job: Job) -> Curves:
     }
 
 
-def summary(runs: Sequence[Curves]) -> dict[str, Mean]:
-    """What a controller made of the load, over all clips."""
-    found = []
-    for run in runs:
-        candidates, scores = run["candidates"], run["PSNR"]
-        steps = zip(candidates[1:-1], candidates[2:], strict=True)
-        before = statistics.fmean(scores[SETTLED : SLOW.start])
-        usual = max(candidates[: SLOW.start])
-        again = (i for i in range(SLOW.stop, CHUNKS) if candidates[i] >= usual)
-        found.append(
-            {
-                "late chunks": sum(s > BUDGET.amount for s in run["seconds"]),
-                "largest step (candidates)": max(abs(b - a) for a, b in steps),
-                "chunks to recover": next(again, CHUNKS) - SLOW.stop,
-                "PSNR while slow, less before (dB)": statistics.fmean(scores[i] for i in SLOW)
-                - before,
-                "PSNR after, less before (dB)": statistics.fmean(scores[SLOW.stop :]) - before,
-            }
-        )
-    return {key: interval([row[key] for row in found]) for key in found[0]}
+def summary(run: Curves, free: Curves) -> Row:
+    """What a controller made of the load on one clip, and what of the clip without it."""
+    candidates = run["candidates"]
+    steps = zip(candidates[1:-1], candidates[2:], strict=True)
+    usual = max(candidates[: SLOW.start])
+    again = (i for i in range(SLOW.stop, CHUNKS) if candidates[i] >= usual)
+    lost = [now - was for now, was in zip(run["PSNR"], free["PSNR"], strict=True)]
+    return {
+        "late chunks": sum(s > BUDGET.amount for s in run["seconds"]),
+        "largest step (candidates)": max(abs(b - a) for a, b in steps),
+        "chunks to recover": next(again, CHUNKS) - SLOW.stop,
+        "PSNR while slow, less without load (dB)": statistics.fmean(lost[i] for i in SLOW),
+        "PSNR after, less without load (dB)": statistics.fmean(lost[SLOW.stop :]),
+    }
 
 
 def plot(curves: Mapping[str, Curves], path: Path) -> None:
@@ -123,7 +118,9 @@ def plot(curves: Mapping[str, Curves], path: Path) -> None:
     numbers = range(1, CHUNKS + 1)
     for axis, key in zip(axes, ("candidates", "seconds", "PSNR"), strict=True):
         for way, of in curves.items():
-            axis.plot(numbers, of[key], marker=".", label=way)
+            line = ":" if way.endswith(FREE) else "-"
+            colour = "tab:blue" if way.startswith("smoothed") else "tab:orange"
+            axis.plot(numbers, of[key], line, color=colour, marker=".", label=way)
         axis.axvspan(SLOW.start + 0.5, SLOW.stop + 0.5, color="0.9", label="half the speed")
         axis.set_ylabel(f"{key} (dB)" if key == "PSNR" else key)
         axis.grid(alpha=0.3)
@@ -147,18 +144,21 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     options = parser.parse_args()
     clips = range(FIRST_CLIP, FIRST_CLIP + options.clips)
-    jobs = [(way, clip) for clip in clips for way in WAYS]
+    names = [way + load for way in WAYS for load in ("", FREE)]
+    jobs = [(name, clip) for clip in clips for name in names]
     found = rows("budget_load", measure, jobs, options.processes)
-    runs = {way: [found[way, clip] for clip in clips] for way in WAYS}
-    curves = {way: _by_chunk(of) for way, of in runs.items()}
-    table = {way: summary(of) for way, of in runs.items()}
-    told = {
+    curves = {name: _by_chunk([found[name, clip] for clip in clips]) for name in names}
+    told = {way: [summary(found[way, c], found[way + FREE, c]) for c in clips] for way in WAYS}
+    table = {way: means(of) for way, of in told.items()}
+    less = {"smoothed less not smoothed": differences(told["smoothed"], told["not smoothed"])}
+    settings = {
         "clips": options.clips,
         "seconds allowed": BUDGET.amount,
         "slow chunks": [SLOW.start + 1, SLOW.stop],
     }
-    words = markdown(table, "controller", [*table["smoothed"]])
-    write("budget_load", {**told, "controllers": table, "by chunk": curves}, words)
+    columns = [*table["smoothed"]]
+    words = markdown(table, "controller", columns) + "\n" + markdown(less, "", columns)
+    write("budget_load", {**settings, "controllers": table | less, "by chunk": curves}, words)
     plot(curves, RESULTS / "budget_load.png")
 
 
