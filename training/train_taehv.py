@@ -77,12 +77,13 @@ def train(tiny: TAEHV, latents: Tensor, frames: Tensor) -> Iterator[float]:
     matrices = [weight for weight in tiny.parameters() if weight.ndim > 1]
     vectors = [weight for weight in tiny.parameters() if weight.ndim == 1]
     optimisers = Muon(matrices), torch.optim.Adam(vectors, betas=(0.9, 0.98))
-    for step, (chunk, target, state) in enumerate(lessons(tiny, latents, frames)):
+    state: DecoderState | None = None
+    for step, (chunk, target, begins) in enumerate(lessons(latents, frames)):
         rate = LOW + (HIGH - LOW) * (1 + math.cos(math.pi * step / STEPS)) / 2
         for optimiser in optimisers:
             optimiser.param_groups[0]["lr"] = rate * min(1, (step + 1) / WARM_UP_STEPS)
-        made, state[0] = walk_decoder(tiny, chunk, state[0])
-        state[0] = state[0].moved(Tensor.detach)
+        made, after = walk_decoder(tiny, chunk, None if begins else state)
+        state = after.moved(Tensor.detach)
         error = made[:, -target.shape[1] :] - target.float()  # the first three frames mean nothing
         loss = error.abs().mean() + SQUARED_ERROR_WEIGHT * error.square().mean()
         tiny.zero_grad()
@@ -93,21 +94,18 @@ def train(tiny: TAEHV, latents: Tensor, frames: Tensor) -> Iterator[float]:
         yield loss.item()
 
 
-def lessons(
-    tiny: TAEHV, latents: Tensor, frames: Tensor
-) -> Iterator[tuple[Tensor, Tensor, list[DecoderState | None]]]:
-    """Chunk after chunk of batches of clips: latents, frames, and a place for the memory."""
+def lessons(latents: Tensor, frames: Tensor) -> Iterator[tuple[Tensor, Tensor, bool]]:
+    """Chunk after chunk of batches of clips: latents, frames, and whether the clips begin here."""
     left = STEPS
     while True:
         for batch in torch.randperm(len(latents)).split(BATCH):
-            state: list[DecoderState | None] = [None]
             shown = 0
             for first in range(0, latents.shape[2], CHUNK):
                 chunk = latents[batch, :, first : first + CHUNK]
                 length = 4 * chunk.shape[2] - (3 if first == 0 else 0)
                 if not left:
                     return
-                yield chunk, frames[batch, shown : shown + length], state
+                yield chunk, frames[batch, shown : shown + length], first == 0
                 shown, left = shown + length, left - 1
 
 
