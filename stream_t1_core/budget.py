@@ -210,7 +210,8 @@ def _due(
     if budget.target == "total seconds":
         return (budget.amount - spending.seconds) / left
     if budget.target == "milliseconds per frame":
-        frames = 4 * config.frames_per_chunk - (3 if chunk == 0 else 0)  # the first latent is one
+        first = 0 if config.first_frame(chunk) else 3  # a video's first latent frame is one frame
+        frames = 4 * config.frames_per_chunk - first
         return budget.amount / 1000 * frames
     return budget.amount
 
