@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from stream_t1_core import scoring
+from stream_t1_core.candidates import add_noise, denoise_all, plan
 from stream_t1_core.causal_wan import CausalWan
 from stream_t1_core.commit import commit
 from stream_t1_core.config import StreamConfig
-from stream_t1_core.generate import add_noise, add_route, denoise_all, plan
+from stream_t1_core.generate import add_route
 from stream_t1_core.kv import ChunkKV, LayOut, Past, Placed, live_bytes
 from stream_t1_core.meter import Meter
 from stream_t1_core.state import Beam, Candidate, StreamState

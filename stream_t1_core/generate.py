@@ -14,31 +14,26 @@ from dataclasses import asdict, dataclass, field, replace
 import torch
 from torch import Tensor
 
-from . import noise, scoring, search, sinks
+from . import scoring, search, sinks
 from .accounts import close_chunk, open_chunk, with_passes, within
-from .batching import in_batches
-from .budget import Allotment
+from .candidates import add_noise, make, plan
+from .check import check
 from .commit import begin, commit
 from .config import StreamConfig
-from .deadline import OutOfTime
-from .denoise import denoise
-from .early import prune_early
 from .events import (
     CandidateReport,
     ChunkDone,
     Emit,
     FramesSettled,
-    PrunedEarly,
     RunDone,
     RunStarted,
     StepDone,
 )
-from .kv import KVPlace, LayOut, Route, live_bytes
+from .kv import KVPlace, Route, live_bytes
 from .meter import Meter
 from .recache import recache
 from .refine import refine
 from .replay import Replay, replay_chunk, tell_candidates, tell_chunk, tell_refined
-from .rewards.mix import prompt_readers
 from .settle import hand_out, settle
 from .show import show, show_given, show_settled
 from .state import Candidate, StreamState
@@ -209,102 +204,6 @@ def under_new_prompt(
     return replace(state, beams=tuple(beams))
 
 
-def plan(
-    state: StreamState, config: StreamConfig, allotted: Allotment | None = None
-) -> list[Candidate]:
-    """Candidates of the next chunk: a parent and a seed each."""
-    if allotted:
-        count = allotted.candidates
-    elif state.chunk == 0:
-        count = config.plan.candidates
-    else:
-        count = config.plan.branch_factor * len(state.beams)
-    branches = search.share_out(count, len(state.beams))
-    parent_seeds = [beam.chunk.seed if beam.chunk else None for beam in state.beams]
-    repeat_parent = config.noise is not None and not state.reseed
-    seeds = search.seeds(state.chunk, parent_seeds, config.seed, branches, repeat_parent)
-    tried = [(state.beams[place], seed) for place, seed in seeds]
-    return [Candidate(parent, parent.rank, seed) for parent, seed in tried]
-
-
-def add_noise(
-    candidate: Candidate, tools: Tools, config: StreamConfig, latent_hw: tuple[int, int]
-) -> Candidate:
-    """Draw a candidate's random numbers; mix its first noise with its parent's."""
-    shape = (tools.model.backbone.in_dim, config.frames_per_chunk, *latent_hw)
-    draws = tools.draw(candidate.seed, len(config.schedule.steps), shape)
-    mixed = noise.propagate(draws[0], candidate.parent.noise, config.noise)
-    return replace(candidate, noise=mixed, renoise=draws[1:])
-
-
-def make(
-    candidates: list[Candidate],
-    chunk: int,
-    tools: Tools,
-    config: StreamConfig,
-    meter: Meter,
-    lay_out: LayOut,
-) -> tuple[list[Candidate], tuple[PrunedEarly, ...]]:
-    """Those that are made to their end, with latents, and those that are pruned before."""
-    todo, pruned = range(len(config.schedule.steps)), ()
-    if config.plan.finished(len(candidates)) < len(candidates) and not meter.deadline:
-        first, todo = todo[: config.plan.early.step], todo[config.plan.early.step :]
-        with meter.phase("denoise"):
-            candidates = denoise_all(candidates, chunk, tools, config, meter, lay_out, first)
-        with meter.phase("early"):
-            candidates, pruned = prune_early(candidates, chunk, tools.critic, config)
-    with meter.phase("denoise"):
-        return denoise_all(candidates, chunk, tools, config, meter, lay_out, todo), pruned
-
-
-def denoise_all(
-    candidates: Sequence[Candidate],
-    chunk: int,
-    tools: Tools,
-    config: StreamConfig,
-    meter: Meter,
-    lay_out: LayOut,
-    steps: range,
-) -> list[Candidate]:
-    """Add latents, after these steps: all candidates in one batch, or as few as memory allows.
-
-    Where there is a deadline they are made one by one, and those returned are done in time.
-    """
-    model, device = tools.model, tools.model.exact_device
-    pasts = {parent: lay_out(parent.kv) for parent in {c.parent for c in candidates}}
-
-    def before_step(calls: int) -> None:
-        if meter.deadline:
-            model.wait()  # so that the clock tells what the last call took
-        meter.before_step(calls)
-
-    def batch(some: list[Candidate]) -> list[Candidate]:
-        past = [pasts[c.parent] for c in some]
-
-        def flow(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            return model.flow(noisy, timesteps, config.first_frame(chunk), tools.text, past)
-
-        latents = denoise(
-            flow,
-            torch.stack([c.latent if steps.start else c.noise for c in some]).to(
-                device, non_blocking=True
-            ),
-            torch.stack([c.renoise for c in some]).to(device, non_blocking=True),
-            config.schedule,
-            lambda: before_step(len(some)),
-            steps,
-        )
-        return [c.with_latent(x.clone()) for c, x in zip(some, latents.cpu(), strict=True)]
-
-    done: list[Candidate] = []
-    try:
-        for some in [[c] for c in candidates] if meter.deadline else [[*candidates]]:
-            done += in_batches(some, batch)
-    except OutOfTime:
-        pass
-    return done
-
-
 def add_route(candidate: Candidate, config: StreamConfig) -> Candidate:
     """Decide what will become of this chunk when it leaves the window."""
     tip = candidate.parent.chunk
@@ -391,53 +290,6 @@ def finish(state: StreamState, tools: Tools, config: StreamConfig, emit: Emit) -
     path = [chunk for chunk in tips[best].path() if chunk.seed is not None]
     emit(RunDone(final, best, tuple(c.seed for c in path), tuple(c.route for c in path)))
     return Video(latent, frames, best, final)
-
-
-def check(tools: Tools, config: StreamConfig, latent_hw: tuple[int, int]) -> None:
-    """Find what cannot work before the first denoiser call."""
-    critic = tools.critic
-    _, patch_h, patch_w = tools.model.backbone.patch_size
-    if latent_hw[0] % patch_h or latent_hw[1] % patch_w or min(latent_hw) < 1:
-        raise ValueError(
-            f"latent of {latent_hw[0]} x {latent_hw[1]}: height and width must be multiples of "
-            f"{patch_h} and {patch_w} (pixels: multiples of 16 for Wan)"
-        )
-    judged = critic.short or critic.long or tools.director
-    if config.plan.candidates > 1 and not judged:
-        raise ValueError(
-            f"Reward Pruner: {config.plan.candidates} candidates a chunk but no reward to choose "
-            "by; plug a reward into short_reward or long_reward, or a Director into the sampler to "
-            "choose by hand, or set beam width and branch factor to 1"
-        )
-    if tools.director and config.plan.candidates == 1:
-        raise ValueError(
-            "Director: there is one candidate per chunk, so nothing to choose from; plug a Reward "
-            "Pruner into the sampler and set its beam width and branch factor"
-        )
-    if config.plan.early and critic.short is None:
-        raise ValueError(
-            "Reward Pruner: early pruning goes by the short reward; plug one into short_reward, or "
-            "set the early share to 0"
-        )
-    for reward in filter(None, (critic.short, critic.long)):
-        readers = [name for name in prompt_readers(reward) if not critic.prompt.strip()]
-        if readers:
-            raise ValueError(
-                f"Reward Pruner: reward '{readers[0]}' reads the prompt, but the prompt text is "
-                "empty; wire the text that goes into CLIP Text Encode into its prompt input too"
-            )
-    if config.refine and not (critic.short or critic.long):
-        raise ValueError(
-            "Refiner: no reward to accept passes by; plug a reward into the short_reward or "
-            "long_reward of a Reward Pruner and that into the sampler, or take the Refiner out"
-        )
-    if (critic.short or critic.long) and critic.decoder is None:
-        raise ValueError("rewards look at frames, so they need a decoder (VAE)")
-    if config.memory.routing and not (critic.short and critic.long):
-        raise ValueError(
-            "Memory Sink: routes are decided by a short and a long reward; plug both into the "
-            "Reward Pruner, or turn routing off"
-        )
 
 
 def _ranked_below(report: CandidateReport, beams: int) -> CandidateReport:

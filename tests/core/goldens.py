@@ -17,10 +17,11 @@ from torch import Tensor
 
 from stream_t1_core import denoise, noise
 from stream_t1_core.backbone import BackboneShape, WanBackbone
+from stream_t1_core.candidates import add_noise, plan
 from stream_t1_core.causal_wan import CausalWan, Text
 from stream_t1_core.config import Memory, NoisePropagation, Schedule, Search, StreamConfig
 from stream_t1_core.events import ChunkDone, RunDone
-from stream_t1_core.generate import Tools, add_noise, finish, plan, run_chunk, stream
+from stream_t1_core.generate import Tools, finish, run_chunk, stream
 from stream_t1_core.kv import ChunkKV, Past
 from stream_t1_core.recache import recache, recompute
 from stream_t1_core.rewards.base import Clips

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from toys import LATENT_HW, Steadiness, search_config, search_tools, toy_tools
 
+from stream_t1_core.check import check
 from stream_t1_core.config import Budget, EarlyPruning, Search, StreamConfig
 from stream_t1_core.events import CandidatesMade, ChunkDone, Event, RunStarted, StepDone
-from stream_t1_core.generate import check, generate
+from stream_t1_core.generate import generate
 from stream_t1_core.report import Report
 from stream_t1_core.rewards.base import Clips
 from stream_t1_core.tools import Tools

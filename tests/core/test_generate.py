@@ -13,6 +13,7 @@ import torch
 from toys import LATENT_HW, Brightness, Steadiness, search_config, search_tools, toy_tools
 
 from stream_t1_core.causal_wan import CausalWan
+from stream_t1_core.check import check
 from stream_t1_core.config import (
     Memory,
     NoisePropagation,
@@ -21,7 +22,7 @@ from stream_t1_core.config import (
     StreamConfig,
 )
 from stream_t1_core.events import CandidatesMade, ChunkDone, RunDone, RunStarted, StepDone
-from stream_t1_core.generate import check, finish, generate, stream
+from stream_t1_core.generate import finish, generate, stream
 from stream_t1_core.kv import ChunkKV, Route, live_bytes
 from stream_t1_core.rewards.base import Clips, Needs
 from stream_t1_core.rewards.mix import RewardMix
