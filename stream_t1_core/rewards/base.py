@@ -45,20 +45,21 @@ class Reward(Protocol):
     def __call__(self, clips: Clips) -> Tensor: ...
 
 
-Pairs = Callable[[Tensor], Tensor]  # frames [T, H, W, 3] -> a number for each next two [T - 1]
+# Frames [T, H, W, 3] -> a number, or n of them, for each next two: [T - 1] or [T - 1, n]
+Pairs = Callable[[Tensor], Tensor]
 
 
 class PairReward(Reward, Protocol):
     """A reward that follows from the mean of numbers, one for every two neighbouring frames.
 
     A search asks it in this way, so that two frames are measured once, not in every clip that they
-    are in.
+    are in, and once for all rewards with the same ``pairs``.
     """
 
     pairs: Pairs
 
     def of_mean(self, mean: Tensor, fps: float) -> Tensor:
-        """The reward [B] of clips whose numbers have these means [B]."""
+        """The reward [B] of clips whose numbers have these means, [B] or [B, n]."""
         ...
 
 
@@ -70,8 +71,10 @@ class Piece:
     """
 
     frames: Tensor = field(repr=False)  # [T, H, W, 3]
-    within: dict[Pairs, Tensor] = field(default_factory=dict, init=False, repr=False)  # [T - 1]
-    at_cut: dict[Pairs, Tensor] = field(default_factory=dict, init=False, repr=False)  # [1]
+    within: dict[Pairs, Tensor] = field(
+        default_factory=dict, init=False, repr=False
+    )  # [T - 1..]
+    at_cut: dict[Pairs, Tensor] = field(default_factory=dict, init=False, repr=False)  # [1..]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +94,7 @@ class Footage:
         return Clips(frames, torch.stack(list(self.firsts)), self.prompt, self.fps)
 
     def mean_of_pairs(self, pairs: Pairs) -> Tensor:
-        """[B]: of all neighbouring frames of each clip; 0 for a clip of one frame."""
+        """[B, ...]: of all neighbouring frames of each clip; 0 for a clip of one frame."""
         return torch.stack([_mean(list(_numbers(pieces, pairs)), pieces) for pieces in self.pieces])
 
     def alone(self) -> "list[Footage]":
@@ -144,7 +147,9 @@ def _numbers(pieces: Sequence[Piece], pairs: Pairs) -> Iterator[Tensor]:
 
 def _mean(numbers: Sequence[Tensor], pieces: Sequence[Piece]) -> Tensor:
     found = torch.cat(numbers)
-    return found.mean() if len(found) else 0 * pieces[0].frames.float().mean()  # NaN stays in sight
+    if len(found):
+        return found.mean(dim=0)
+    return found.sum(dim=0) + 0 * pieces[0].frames.float().mean()  # NaN stays in sight
 
 
 def _picked(pieces: Sequence[Piece], indices: Sequence[int]) -> Tensor:

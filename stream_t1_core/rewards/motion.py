@@ -1,11 +1,11 @@
 """Two rewards that look at optical flow: does each frame follow from the last, and does it move?
 
 They know luma and colour of neighbouring frames. Pictures are shrunk to 128 pixels, so faults finer
-than that are not seen. A clip of one frame shows no motion and scores 0.
+than that are not seen. A clip of one frame shows no motion and scores 0. Flow costs far more than
+what is read from it, so both read the same: a search with both pays for one.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,18 @@ from .flow import flow, grey, inside, shrink, warp
 SLICE_FRAMES = 16  # frames looked at together: bounds the memory of long clips
 HIDDEN_WEIGHT = 0.25  # of a pixel that forward and backward flow disagree about
 
-Measure = Callable[[Tensor, Tensor], Tensor]  # frames, the frames after them -> one number a pair
+
+def error_and_speed(clip: Tensor) -> Tensor:
+    """Of every two neighbouring frames of [T, H, W, 3]: [T - 1, 2].
+
+    Warping error in percent of full scale, and mean speed in percent of the diagonal per frame.
+    """
+    found = []
+    for start in range(0, len(clip) - 1, SLICE_FRAMES):
+        pictures = shrink(clip[start : start + SLICE_FRAMES + 1])
+        # Sampling at a NaN position can give a sound pixel, so add what keeps NaN in sight.
+        found.append(_measured(pictures[:-1], pictures[1:]) + 0 * pictures.mean())
+    return torch.cat(found) if found else clip.new_zeros(0, 2)
 
 
 @dataclass(frozen=True)
@@ -33,17 +44,13 @@ class TemporalConsistency:
     """
 
     name: str = "temporal_consistency"
+    pairs = staticmethod(error_and_speed)
 
     def __call__(self, clips: Clips) -> Tensor:
         return _over_clips(self, clips)
 
-    @staticmethod
-    def pairs(frames: Tensor) -> Tensor:
-        """[T, H, W, 3] -> [T - 1]."""
-        return _measured(frames, _warping_error)
-
     def of_mean(self, mean: Tensor, fps: float) -> Tensor:
-        return mean
+        return -mean[:, 0]
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class MotionAmount:
 
     target: float = 5.0
     name: str = "motion_amount"
+    pairs = staticmethod(error_and_speed)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.target) and self.target > 0):
@@ -69,13 +77,8 @@ class MotionAmount:
     def __call__(self, clips: Clips) -> Tensor:
         return _over_clips(self, clips)
 
-    @staticmethod
-    def pairs(frames: Tensor) -> Tensor:
-        """[T, H, W, 3] -> [T - 1]."""
-        return _measured(frames, _speed)
-
     def of_mean(self, mean: Tensor, fps: float) -> Tensor:
-        return (mean * fps).clamp(max=self.target)
+        return (mean[:, 1] * fps).clamp(max=self.target)
 
 
 def _over_clips(reward: PairReward, clips: Clips) -> Tensor:
@@ -84,29 +87,17 @@ def _over_clips(reward: PairReward, clips: Clips) -> Tensor:
     return reward.of_mean(footage.mean_of_pairs(reward.pairs), clips.fps)
 
 
-def _measured(clip: Tensor, measure: Measure) -> Tensor:
-    found = []
-    for start in range(0, len(clip) - 1, SLICE_FRAMES):
-        pictures = shrink(clip[start : start + SLICE_FRAMES + 1])
-        # Sampling at a NaN position can give a sound pixel, so add what keeps NaN in sight.
-        found.append(measure(pictures[:-1], pictures[1:]) + 0 * pictures.mean())
-    return torch.cat(found) if found else clip.new_zeros(0)
-
-
-def _warping_error(now: Tensor, after: Tensor) -> Tensor:
-    """[N, 3, h, w] twice -> [N]."""
+def _measured(now: Tensor, after: Tensor) -> Tensor:
+    """[N, 3, h, w] twice -> [N, 2]."""
     both = flow(grey(torch.cat([now, after])), grey(torch.cat([after, now])))
     forward, backward = both.chunk(2)
     error = (warp(after, forward) - now).abs().mean(dim=1)  # [N, h, w]
     back = warp(backward, forward)
     mismatch = (forward + back).square().sum(dim=1)
-    tolerance = 0.01 * (forward.square() + back.square()).sum(dim=1) + 0.5
+    length = forward.square().sum(dim=1)  # of the flow, squared
+    tolerance = 0.01 * (length + back.square().sum(dim=1)) + 0.5
     seen = (mismatch <= tolerance) & inside(forward)
     weight = torch.where(seen, 1.0, HIDDEN_WEIGHT)
-    return -100 * (error * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2))
-
-
-def _speed(now: Tensor, after: Tensor) -> Tensor:
-    """Percent of the diagonal per frame: [N, 3, h, w] twice -> [N]."""
-    length = flow(grey(now), grey(after)).square().sum(dim=1).sqrt().mean(dim=(1, 2))
-    return 100 * length / math.hypot(*now.shape[-2:])
+    warping = 100 * (error * weight).sum(dim=(1, 2)) / weight.sum(dim=(1, 2))
+    speed = 100 * length.sqrt().mean(dim=(1, 2)) / math.hypot(*now.shape[-2:])
+    return torch.stack([warping, speed], dim=1)
