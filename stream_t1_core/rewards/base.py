@@ -71,10 +71,8 @@ class Piece:
     """
 
     frames: Tensor = field(repr=False)  # [T, H, W, 3]
-    within: dict[Pairs, Tensor] = field(
-        default_factory=dict, init=False, repr=False
-    )  # [T - 1..]
-    at_cut: dict[Pairs, Tensor] = field(default_factory=dict, init=False, repr=False)  # [1..]
+    within: dict[Pairs, Tensor] = field(default_factory=dict, init=False, repr=False)  # [T - 1]
+    at_cut: dict[Pairs, Tensor] = field(default_factory=dict, init=False, repr=False)  # [1]
 
 
 @dataclass(frozen=True, eq=False)
