@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stream_t1_core import scoring
-from stream_t1_core.candidates import add_noise, denoise_all, plan
+from stream_t1_core.candidates import add_noise, make, plan
 from stream_t1_core.causal_wan import CausalWan
 from stream_t1_core.commit import commit
 from stream_t1_core.config import StreamConfig
@@ -38,18 +38,14 @@ def run_chunk(
     kept: list[tuple[Candidate, Beam]] = []
     tried, peak = [], 0
     lay_out = rotating_every_time(tools.model, latent_hw)
-    steps = range(len(config.schedule.steps))
     for planned in plan(state, config):
         with meter.phase("copy"):
             candidate = replace(planned, parent=copied(planned.parent))
         candidate = add_noise(candidate, tools, config, latent_hw)
-        with meter.phase("denoise"):
-            made = denoise_all([candidate], state.chunk, tools, config, meter, lay_out, steps)
-        with meter.phase("decode"):
-            [candidate] = scoring.decode(made, tools.critic, config)
-        with meter.phase("score"):
-            scored = scoring.score([candidate], state.chunk, tools.critic, config, {})
-            candidate = add_route(scored.candidates[0], config)
+        made = make([candidate], state.chunk, tools, config, meter, lay_out)
+        critic, answers = tools.critic, made.answers
+        scored = scoring.score(made.candidates, answers, state.chunk, critic, config, {})
+        candidate = add_route(scored.candidates[0], config)
         with meter.phase("commit"):
             where = (state.chunk, tools.model, tools.text, config, meter.before_call, lay_out)
             [beam] = commit([candidate], *where)

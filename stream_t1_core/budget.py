@@ -18,13 +18,12 @@ from statistics import fmean, median, pstdev
 from typing import NamedTuple
 
 from .config import Search, StreamConfig
-from .deadline import Deadline
+from .deadline import AT_LAST, Deadline
 from .rewards.tally import Tallies, count_in
 
 FULL, ROOMY = 0.95, 0.85  # of a chunk's seconds
 REACH = 4  # a run moves by one REACH-th of its ladder a chunk, and by one rung at least
 REMEMBERED = 3  # measurements of each cost
-UNKNOWN = 0.5  # of a chunk's seconds are left for all but denoising while its costs are unknown
 SWING = 0.5  # adaptive: a chunk gets this much more or less of an equal share at most
 
 
@@ -141,21 +140,10 @@ def deadline(
     """
     if not config.budget.timed or not (config.budget.hard or allotted.predicted is None):
         return None
-    end, steps = since + allotted.share, len(config.schedule.steps)
-    if allotted.predicted is None:
-        return Deadline(end, steps, after_all=UNKNOWN * allotted.share)
-    cost = {name: estimate(seen) for name, seen in spending.costs.items()}
-    each = cost.get("decode", 0.0) + (cost.get("score", 0.0) if allotted.rewards else 0.0)
-    commit, video = cost.get("commit", 0.0), cost.get("video", 0.0)
-    return Deadline(
-        end,
-        steps,
-        cost.get("denoise"),
-        each,
-        commit * allotted.beam_width + video,
-        commit,
-        cost.get("refine"),
-    )
+    dearest = {name: max(seen) for name, seen in spending.costs.items()}
+    after = ("commit",) * allotted.beam_width + AT_LAST
+    part = 1.0 if dearest else ROOMY  # where a run begins, it stays
+    return Deadline(since + part * allotted.share, dearest, after)
 
 
 def judged(config: StreamConfig, candidates: int, passes: int) -> bool:

@@ -1,16 +1,17 @@
-"""Make a chunk's candidates: plan who is tried, draw their noise, denoise them.
+"""Make a chunk's candidates: plan who is tried, draw their noise, denoise, decode, ask the rewards.
 
-Candidates read their parent's context and never write to it. Knows beams, noise and the model; no
-rewards but those that prune early, and nothing of what becomes of a candidate.
+Candidates read their parent's context and never write to it. Nothing is known here of what the
+answers add up to, and of what becomes of a candidate.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from . import noise, search
+from . import noise, scoring, search
 from .batching import in_batches
 from .budget import Allotment
 from .config import StreamConfig
@@ -18,10 +19,13 @@ from .deadline import OutOfTime
 from .denoise import denoise
 from .early import prune_early
 from .events import PrunedEarly
-from .kv import LayOut
+from .kv import LayOut, Past
 from .meter import Meter
-from .state import Candidate, StreamState
+from .scoring import Answers
+from .state import Beam, Candidate, StreamState
 from .tools import Tools
+
+DenoiseSome = Callable[[list[Candidate], range], list[Candidate]]  # after these steps
 
 
 def plan(
@@ -52,6 +56,15 @@ def add_noise(
     return replace(candidate, noise=mixed, renoise=draws[1:])
 
 
+@dataclass(frozen=True, eq=False)
+class Made:
+    """Candidates with latents, frames and what every reward answered; those pruned before that."""
+
+    candidates: list[Candidate] = field(repr=False)
+    answers: Answers = field(repr=False)
+    pruned_early: tuple[PrunedEarly, ...] = ()
+
+
 def make(
     candidates: list[Candidate],
     chunk: int,
@@ -59,39 +72,73 @@ def make(
     config: StreamConfig,
     meter: Meter,
     lay_out: LayOut,
-) -> tuple[list[Candidate], tuple[PrunedEarly, ...]]:
-    """Those that are made to their end, with latents, and those that are pruned before."""
+) -> Made:
+    """Denoise, decode and judge: all together, or one by one where there is a deadline."""
+    pasts = {parent: lay_out(parent.kv) for parent in {c.parent for c in candidates}}
+    denoise_some = functools.partial(_denoised, chunk, tools, config, meter, pasts)
+    if meter.deadline:
+        return _one_by_one(candidates, tools, config, meter, denoise_some)
     todo, pruned = range(len(config.schedule.steps)), ()
-    if config.plan.finished(len(candidates)) < len(candidates) and not meter.deadline:
+    if config.plan.finished(len(candidates)) < len(candidates):
         first, todo = todo[: config.plan.early.step], todo[config.plan.early.step :]
         with meter.phase("denoise"):
-            candidates = denoise_all(candidates, chunk, tools, config, meter, lay_out, first)
+            candidates = denoise_some(candidates, first)
         with meter.phase("early"):
             candidates, pruned = prune_early(candidates, chunk, tools.critic, config)
     with meter.phase("denoise"):
-        return denoise_all(candidates, chunk, tools, config, meter, lay_out, todo), pruned
+        candidates = denoise_some(candidates, todo)
+    with meter.phase("decode"):
+        candidates = scoring.decode(candidates, tools.critic, config)
+    with meter.phase("score"):
+        answers = scoring.ask(candidates, tools.critic, config)
+    return Made(candidates, answers, pruned)
 
 
-def denoise_all(
-    candidates: Sequence[Candidate],
+def _one_by_one(
+    candidates: list[Candidate],
+    tools: Tools,
+    config: StreamConfig,
+    meter: Meter,
+    denoise_some: DenoiseSome,
+) -> Made:
+    """As many as there is time for, one that can go on at least; each is done before the next."""
+    made: list[Candidate] = []
+    answers: list[Answers] = []
+    steps = range(len(config.schedule.steps))
+    try:
+        for candidate in candidates:
+            meter.begin_candidate(len(steps), must=all(c.failure for c in made))
+            with meter.phase("denoise"):
+                one = denoise_some([candidate], steps)
+            meter.next_piece()
+            with meter.phase("decode"):
+                one = scoring.decode(one, tools.critic, config)
+            meter.next_piece()
+            with meter.phase("score"):
+                answers.append(scoring.ask(one, tools.critic, config))
+            made += one
+    except OutOfTime:
+        pass
+    return Made(made, scoring.together(answers))
+
+
+def _denoised(
     chunk: int,
     tools: Tools,
     config: StreamConfig,
     meter: Meter,
-    lay_out: LayOut,
+    pasts: Mapping[Beam, Past],
+    candidates: list[Candidate],
     steps: range,
 ) -> list[Candidate]:
-    """Add latents, after these steps: all candidates in one batch, or as few as memory allows.
-
-    Where there is a deadline they are made one by one, and those returned are done in time.
-    """
+    """Add latents, after these steps: all candidates in one batch, or as few as memory allows."""
     model, device = tools.model, tools.model.exact_device
-    pasts = {parent: lay_out(parent.kv) for parent in {c.parent for c in candidates}}
 
-    def before_step(calls: int) -> None:
+    def before_call(calls: int) -> None:
         if meter.deadline:
             model.wait()  # so that the clock tells what the last call took
-        meter.before_step(calls)
+            meter.next_piece()
+        meter.before_call(calls)
 
     def batch(some: list[Candidate]) -> list[Candidate]:
         past = [pasts[c.parent] for c in some]
@@ -106,15 +153,9 @@ def denoise_all(
             ),
             torch.stack([c.renoise for c in some]).to(device, non_blocking=True),
             config.schedule,
-            lambda: before_step(len(some)),
+            lambda: before_call(len(some)),
             steps,
         )
         return [c.with_latent(x.clone()) for c, x in zip(some, latents.cpu(), strict=True)]
 
-    done: list[Candidate] = []
-    try:
-        for some in [[c] for c in candidates] if meter.deadline else [[*candidates]]:
-            done += in_batches(some, batch)
-    except OutOfTime:
-        pass
-    return done
+    return in_batches(candidates, batch)

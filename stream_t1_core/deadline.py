@@ -1,52 +1,64 @@
-"""When time is up within a chunk: the calls that are left against the seconds that are left.
+"""When time is up within a chunk: the work that is left against the seconds that are left.
 
-Candidates are then made one by one, and one that cannot be done in time is given up between two
-denoiser calls; those that are complete go on, one at least. It is told the time and has no clock.
+Candidates are then made one by one to their scores, and one that cannot be done in time is given
+up between two pieces of work; those that are complete go on, one at least. What a piece takes is
+known from earlier chunks or from the candidates before it. It is told the time and has no clock.
 """
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+AT_LAST = ("video", "rest")  # pieces of work after the context passes
+LATE = 0.5  # denoiser calls that a chunk may be late by for a candidate that has begun
 
 
 class OutOfTime(Exception):
-    """There is no time for the next denoiser call."""
+    """There is no time for the next piece of work."""
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """``end``, by the caller's clock, and what is expected to take how many seconds until then."""
+    """``end``, by the caller's clock. Pieces of work have the names of phases.
+
+    ``costs``: seconds of one piece, as far as known. ``after``: pieces that end the chunk.
+    """
 
     end: float
-    steps: int  # denoiser calls of a candidate
-    call: float | None = None  # None: the last one's seconds are all that is known
-    after_each: float = 0.0  # a candidate's decoding and scoring
-    after_all: float = 0.0  # context passes
-    context: float = 0.0  # one of them
-    refining: float | None = None  # one pass of one survivor
-    calls: int = 0  # made so far
-    last: float | None = None  # when the last one began
+    costs: Mapping[str, float]
+    after: Sequence[str] = ()
+    slower: float = 1.0  # than known: the last piece, and so all that are to come
+    doing: tuple[str, float] | None = None  # the piece that is being done, and when it began
 
-    def next_call(self, now: float) -> "Deadline":
-        """Before each denoiser call of a candidate. Raises OutOfTime where one is done already.
+    def begin(self, pieces: Sequence[str], now: float, late: float = math.inf) -> "Deadline":
+        """The first of these pieces begins now, the others follow, then those that end the chunk.
 
-        A candidate begins if it will be done in time, as fast as the last call was; one that has
-        begun may be late by one call.
+        Raises OutOfTime where they would make the chunk late by more than ``late`` denoiser calls.
         """
-        done, begun = divmod(self.calls, self.steps)
-        took = 0.0 if self.last is None else now - self.last
-        call = took if self.call is None else self.call
-        slower = max(1.0, took / call) if call else 1.0
-        left = self.steps - begun - (1 if begun else 0)
-        needed = left * call + (done + 1) * self.after_each + self.after_all
-        if done and now + slower * needed > self.end:
+        told = self._ended(now)
+        left = told._seconds([*pieces, *self.after])
+        if now + left > self.end + late * told._seconds(["denoise"]):
             raise OutOfTime
-        return replace(self, calls=self.calls + 1, last=now)
-
-    def allows(self, seconds: float, now: float) -> bool:
-        return now + seconds <= self.end
+        return replace(told, doing=(pieces[0], now))
 
     def passes(self, most: int, survivors: int, now: float) -> int:
         """Refinement passes of all survivors that there is time for; one to learn what it takes."""
-        free = self.end - now - self.after_all
-        if not self.refining:
+        free = self.end - now - self._seconds(self.after)
+        if not self.costs.get("refine"):
             return min(most, 1 if free > 0 else 0)
-        return max(0, min(most, int(free / (self.refining * survivors))))
+        return max(0, min(most, int(free / (self._seconds(["refine"]) * survivors))))
+
+    def _ended(self, now: float) -> "Deadline":
+        """With what the piece that was being done has told."""
+        if self.doing is None:
+            return self
+        piece, since = self.doing
+        known = self.costs.get(piece)
+        if not known:
+            return replace(self, costs={**self.costs, piece: now - since}, doing=None)
+        return replace(self, slower=max(1.0, (now - since) / known), doing=None)
+
+    def _seconds(self, pieces: Sequence[str]) -> float:
+        """A context pass costs about a denoiser call; what is unknown otherwise counts nothing."""
+        costs = {"commit": self.costs.get("denoise", 0.0), **self.costs}
+        return self.slower * sum(costs.get(piece, 0.0) for piece in pieces)

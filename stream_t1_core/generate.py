@@ -8,7 +8,7 @@ Source: Stream-T1 (arXiv 2605.04461); plain streaming (one beam, one branch) is 
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
@@ -145,14 +145,15 @@ def run_chunk(
     candidates = plan(state, config, allotted)
     candidates = [add_noise(c, tools, config, latent_hw) for c in candidates]
     lay_out = tools.model.layout(latent_hw, config.relative(state.chunk))
-    candidates, pruned_early = make(candidates, state.chunk, tools, config, meter, lay_out)
-    with meter.phase("decode"):
-        candidates = scoring.decode(candidates, tools.critic, config)
-    with meter.phase("score"):
-        scored = scoring.score(candidates, state.chunk, tools.critic, config, state.seen)
-        candidates = [add_route(c, config) for c in scored.candidates]
-    told = {"left_out": scored.left_out, "prompt": tools.new_prompt, "pruned_early": pruned_early}
+    made = make(candidates, state.chunk, tools, config, meter, lay_out)
+    scored = scoring.score(
+        made.candidates, made.answers, state.chunk, tools.critic, config, state.seen
+    )
+    candidates = [add_route(c, config) for c in scored.candidates]
+    told = {"left_out": scored.left_out, "prompt": tools.new_prompt}
+    told["pruned_early"] = made.pruned_early
     # pruned candidates hold decoder states: let them go before the context passes
+    del made
     scored = replace(scored, candidates=[])
     tell_candidates(candidates, state.chunk, emit)
     with meter.waiting():
@@ -170,7 +171,7 @@ def run_chunk(
                 tools,
                 config,
                 emit,
-                meter.before_refining,
+                meter,
             )
     with meter.phase("commit"):
         in_time = meter.in_time(candidates)
@@ -184,7 +185,7 @@ def run_chunk(
     told["candidates"] = tuple(_ranked_below(r, len(beams)) for r in told["candidates"])
     if allotted:
         spending, told["budget"] = close_chunk(
-            whole, state, after, allotted, meter, told["candidates"], pruned_early
+            whole, state, after, allotted, meter, told["candidates"], told["pruned_early"]
         )
         after = replace(after, spending=spending)
     told["sinks"] = tuple(len(beam.sinks) for beam in beams)
@@ -248,12 +249,20 @@ def improve(
     tools: Tools,
     config: StreamConfig,
     emit: Emit,
-    before_call: Callable[[int], None],
+    meter: Meter,
 ) -> tuple[list[Candidate], tuple[CandidateReport, ...]]:
     """Survivors refined, in their order; what is told of all candidates then."""
 
+    def before_call(calls: int) -> None:
+        if meter.deadline:
+            tools.model.wait()
+        meter.refining("denoise", "decode", "score")
+        meter.before_call(calls)
+
     def judge(candidate: Candidate) -> Candidate:
+        meter.refining("decode", "score")
         [candidate] = scoring.decode([candidate], tools.critic, config)
+        meter.refining("score")
         candidate = scoring.score_again(candidate, chunk, tools.critic, config, scored)
         return add_route(candidate, config)
 

@@ -4,11 +4,13 @@ It has the run's clock and tells the progress. How long a chunk may take is deci
 ``budget.py``, when to stop in ``deadline.py``.
 """
 
+import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from .deadline import Deadline, OutOfTime
+from .deadline import AT_LAST, LATE, Deadline, OutOfTime
 from .events import Emit, StepDone
 from .state import Candidate
 
@@ -29,6 +31,8 @@ class Meter:
     calls: int = 0
     seconds: dict[str, float] = field(default_factory=dict)  # by phase
     calls_in: dict[str, int] = field(default_factory=dict)  # the same
+    left: deque[str] = field(default_factory=deque)  # pieces of the candidate that is being made
+    late: float = 0.0  # denoiser calls that the chunk may be late by for it
 
     def before_call(self, calls: int) -> None:
         """Before every batch of so many denoiser calls; may raise to cancel."""
@@ -36,25 +40,31 @@ class Meter:
         self.done += calls
         self.calls += calls
 
-    def before_step(self, calls: int) -> None:
-        """The same for a candidate's own calls; raises OutOfTime where it cannot be done."""
-        if self.deadline:
-            self.deadline = self.deadline.next_call(self.clock())
-        self.before_call(calls)
+    def begin_candidate(self, steps: int, must: bool) -> None:
+        """One that is made by itself. ``must``: it is made to its end however late that is."""
+        self.left = deque(["denoise"] * steps + ["decode", "score"])
+        self.late = math.inf if must else 0.0
 
-    def before_refining(self, calls: int) -> None:
-        """The same for a refinement pass; raises OutOfTime where time is up."""
-        if self.deadline and not self.deadline.allows(self.deadline.after_all, self.clock()):
-            raise OutOfTime
-        self.before_call(calls)
+    def next_piece(self) -> None:
+        """Before each of its pieces of work; raises OutOfTime where it cannot be done in time."""
+        self.deadline = self.deadline.begin(self.left, self.clock(), self.late)
+        self.late = max(self.late, LATE)
+        self.left.popleft()
+
+    def refining(self, *pieces: str) -> None:
+        """Before these pieces of a refinement pass; the same."""
+        if self.deadline:
+            self.deadline = self.deadline.begin(pieces, self.clock(), LATE)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Seconds and calls add up where a phase comes again."""
+        """Seconds and calls add up where a phase comes again; one cut short counts too."""
         started, calls = self.clock(), self.calls
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + self.clock() - started
-        self.calls_in[name] = self.calls_in.get(name, 0) + self.calls - calls
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + self.clock() - started
+            self.calls_in[name] = self.calls_in.get(name, 0) + self.calls - calls
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -68,10 +78,15 @@ class Meter:
 
     def in_time(self, survivors: Sequence[Candidate]) -> Iterator[Candidate]:
         """Those that there is time to commit, in their order; the first in any case."""
+        if self.deadline:
+            self.deadline = replace(self.deadline, after=AT_LAST)
         for place, candidate in enumerate(survivors):
-            late = self.deadline and not self.deadline.allows(self.deadline.context, self.clock())
-            if place and late:
-                return
+            if self.deadline:
+                late = 0.0 if place else math.inf
+                try:
+                    self.deadline = self.deadline.begin(["commit"], self.clock(), late)
+                except OutOfTime:
+                    return
             yield candidate
 
     def passes(self, most: int, survivors: int) -> int:

@@ -80,10 +80,10 @@ def _refined(
         seeds = [seed_of(candidate.seed, chunk, number, i) for i in range(config.refine.tries)]
         try:
             latents = _made_anew(candidate.latent, seeds, flow, tools, config, before_call)
+            made = judge(candidate.with_latent(vote(torch.stack(latents), config.refine.vote)))
         except OutOfTime:
             break
         tried += 1
-        made = judge(candidate.with_latent(vote(torch.stack(latents), config.refine.vote)))
         if not made.failure and _standing(made) >= _standing(candidate):
             candidate, accepted = made, accepted + 1
     scores = candidate.scores

@@ -26,6 +26,7 @@ from .state import Candidate, Chunk, Scores, Shown
 log = logging.getLogger(__name__)
 
 KINDS = ("short", "long")
+Answers = Mapping[str, Part]  # of single rewards by name, KIND.NAME
 
 
 class DecoderState(Protocol):
@@ -98,14 +99,37 @@ class Scoring:
     left_out: dict[str, str] = field(default_factory=dict)  # rewards without a number, and why
 
 
+def ask(candidates: Sequence[Candidate], critic: Critic, config: StreamConfig) -> Answers:
+    """What every reward says of the candidates that have not failed, one batch per reward."""
+    alive = [c for c in candidates if not c.failure]
+    return _parts(alive, critic, config) if critic.decoder and alive else {}
+
+
+def together(answers: Sequence[Answers]) -> Answers:
+    """Answers to one candidate after the other, as if they had been asked at once."""
+    asked = [parts for parts in answers if parts]
+    return {
+        name: Part(
+            part.weight,
+            torch.cat([parts[name].values for parts in asked]),
+            next((parts[name].error for parts in asked if parts[name].error), None),
+        )
+        for name, part in (asked[0] if asked else {}).items()
+    }
+
+
 def score(
-    candidates: Sequence[Candidate], chunk: int, critic: Critic, config: StreamConfig, seen: Tallies
+    candidates: Sequence[Candidate],
+    parts: Answers,
+    chunk: int,
+    critic: Critic,
+    config: StreamConfig,
+    seen: Tallies,
 ) -> Scoring:
-    """Add scores, one batch per reward; a candidate whose score is not finite has failed."""
+    """Add up what rewards answered; a candidate whose score is not finite has failed."""
     alive = [c for c in candidates if not c.failure]
     if critic.decoder is None or not alive:
         return Scoring(list(candidates), seen)
-    parts = _parts(alive, critic, config)
     if config.plan.strict:
         _check_all(parts, f"chunk {chunk + 1}")
     seen = count_in(seen, {name: part.values.tolist() for name, part in parts.items()})
@@ -189,8 +213,7 @@ def final_score(tip: Chunk, critic: Critic, config: StreamConfig, seen: Tallies)
     return total if math.isfinite(total) else None
 
 
-def _parts(candidates: list[Candidate], critic: Critic, config: StreamConfig) -> dict[str, Part]:
-    """Answers of all rewards by name."""
+def _parts(candidates: list[Candidate], critic: Critic, config: StreamConfig) -> Answers:
     parts = _judge(
         "short", critic.short, [[c.piece] for c in candidates], candidates, critic, config
     )
@@ -228,8 +251,7 @@ def _judge(
     candidates: list[Candidate],
     critic: Critic,
     config: StreamConfig,
-) -> dict[str, Part]:
-    """Answers of the single rewards by name, ``KIND.NAME``."""
+) -> Answers:
     if reward is None:
         return {}
     firsts = [_first_frames(c) for c in candidates]

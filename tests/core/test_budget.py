@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from stream_t1_core.config import (
     Search,
     StreamConfig,
 )
-from stream_t1_core.deadline import Deadline, OutOfTime
+from stream_t1_core.deadline import LATE, Deadline, OutOfTime
 
 CHUNKS, STEPS = 48, 4
 SEARCH = Search(beam_width=4, branch_factor=4)  # 16 candidates
@@ -69,11 +70,11 @@ def run(
         allotted = allot(config, spending, chunk, quality(chunk), False)
         began, slow = now, load(chunk)
         by = deadline(config, spending, allotted, began)
-        calls, done, now = _denoise(allotted, by, now, slow)
+        calls, done, now = _candidates(allotted, by, now, slow)
         beams = min(allotted.beam_width, done)
         judged = done if allotted.rewards else 0
         counts = {"denoise": calls, "decode": done, "score": judged, "commit": beams, "rest": 1}
-        now += sum(slow * SECONDS[name] * counts[name] for name in counts if name != "denoise")
+        now += slow * (SECONDS["commit"] * beams + SECONDS["rest"])
         phases = {name: (slow * SECONDS[name] * count, count) for name, count in counts.items()}
         measured = Measured(done, 0, calls + beams, now - began, phases, **show(chunk))
         made.append(Made(allotted, done, now - began, calls + beams))
@@ -81,18 +82,23 @@ def run(
     return made
 
 
-def _denoise(
+def _candidates(
     allotted: Allotment, by: Deadline | None, now: float, slow: float
 ) -> tuple[int, int, float]:
-    """Calls, candidates that are complete, and the time then."""
-    calls = 0
+    """Denoiser calls, candidates that are complete, and the time then."""
+    pieces = ["denoise"] * STEPS + ["decode"] + ["score"] * allotted.rewards
+    calls = done = 0
     with suppress(OutOfTime):
-        for _ in range(allotted.candidates * STEPS):
-            if by:
-                by = by.next_call(now)
-            now += slow * SECONDS["denoise"]
-            calls += 1
-    return calls, calls // STEPS, now
+        for _ in range(allotted.candidates):
+            late = 0.0 if done else math.inf
+            for i, piece in enumerate(pieces):
+                if by:
+                    by = by.begin(pieces[i:], now, late)
+                    late = max(late, LATE)
+                now += slow * SECONDS[piece]
+                calls += piece == "denoise"
+            done += 1
+    return calls, done, now
 
 
 def jumps(made: list[Made]) -> list[int]:
