@@ -35,9 +35,9 @@ from stream_t1_core.rewards.flicker import Flicker
 from stream_t1_core.rewards.sharpness import Sharpness
 from stream_t1_core.scoring import Critic
 from stream_t1_core.state import StreamState
+from stream_t1_core.streaming_vae import StreamingDecoder
 from stream_t1_core.tiny import load_tiny
 from stream_t1_core.tools import Tools
-from stream_t1_core.wan_vae import StreamingDecoder
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPT = "a red circle moving left on a dark background"

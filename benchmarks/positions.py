@@ -23,9 +23,9 @@ from stream_t1_core.causal_wan import CausalWan
 from stream_t1_core.config import POSITIONS, StreamConfig
 from stream_t1_core.generate import generate
 from stream_t1_core.scoring import Critic
+from stream_t1_core.streaming_vae import StreamingDecoder
 from stream_t1_core.tiny import load_tiny
 from stream_t1_core.tools import Tools
-from stream_t1_core.wan_vae import StreamingDecoder
 from training.clips import evaluation_seed
 from training.measure import (
     LATENT_HW,

@@ -37,8 +37,8 @@ from stream_t1_core.rewards.flicker import Flicker
 from stream_t1_core.rewards.sharpness import Sharpness
 from stream_t1_core.scoring import Critic, DecoderState
 from stream_t1_core.state import StreamState
+from stream_t1_core.streaming_vae import StreamingDecoder
 from stream_t1_core.tools import Tools
-from stream_t1_core.wan_vae import StreamingDecoder
 
 from . import reference_style
 from .measured import RESULTS, write

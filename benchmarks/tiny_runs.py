@@ -20,9 +20,9 @@ from stream_t1_core.rewards.flicker import Flicker
 from stream_t1_core.rewards.mix import RewardMix
 from stream_t1_core.rewards.motion import MotionAmount, TemporalConsistency
 from stream_t1_core.scoring import Critic
+from stream_t1_core.streaming_vae import StreamingDecoder
 from stream_t1_core.tiny import TinyModel, load_tiny
 from stream_t1_core.tools import Tools
-from stream_t1_core.wan_vae import StreamingDecoder
 from training import clips, oracle
 from training.nearest import nearest, psnr, ssim
 

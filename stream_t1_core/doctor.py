@@ -34,8 +34,8 @@ from .rewards.catalogue import (
 )
 from .rewards.clip import ClipScore
 from .scoring import Critic
+from .streaming_vae import StreamingDecoder
 from .tiny import SCORING_FILE, TEXT_FILE, TRANSFORMER_FILE, VAE_FILE, load_tiny
-from .wan_vae import StreamingDecoder
 
 TINY_FILES = (TRANSFORMER_FILE, VAE_FILE, SCORING_FILE, TEXT_FILE)
 PACK = Path(__file__).resolve().parents[1]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from . import taehv, wan_vae
+from . import streaming_vae, taehv, wan_vae
 from .backbone import BackboneShape, WanBackbone
 from .config import StreamConfig
 
@@ -89,5 +89,5 @@ def decoder_state_bytes(vae: DecoderSizes, latent_hw: tuple[int, int], itemsize:
         if isinstance(vae, taehv.TAEHVConfig):
             _, state = taehv.walk_decoder(taehv.TAEHV(vae), latent, None)
         else:
-            _, state = wan_vae.walk_decoder(wan_vae.WanVAE(vae), latent, None)
+            _, state = streaming_vae.walk_decoder(wan_vae.WanVAE(vae), latent, None)
     return itemsize * sum(frames.numel() for frames in state.history)

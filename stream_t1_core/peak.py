@@ -23,7 +23,8 @@ from .causal_wan import CausalWan, Text
 from .config import StreamConfig
 from .footprint import ModelSizes, decoder_state_bytes, past_frames
 from .kv import ChunkKV, KVPlace
-from .wan_vae import StreamingDecoder, WanVAE, WanVAEConfig
+from .streaming_vae import StreamingDecoder
+from .wan_vae import WanVAE, WanVAEConfig
 
 DTYPES = {2: torch.bfloat16, 4: torch.float32}
 

@@ -18,7 +18,7 @@ from .kv import ChunkKV, Route
 from .rewards.base import Piece
 from .rewards.tally import Tally
 from .state import Beam, Chunk, Scores, Shown, StreamState
-from .wan_vae import DecoderState
+from .streaming_vae import DecoderState
 
 KINDS = (StreamState, Beam, Chunk, Piece, Scores, ChunkKV, Tally, DecoderState, Spending, Shown)
 RECORDS = {kind.__name__: kind for kind in KINDS}

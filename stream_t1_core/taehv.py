@@ -1,9 +1,10 @@
 """Tiny video decoders of the TAEHV layout at any width: frames that are good enough to score by.
 
 Knows the layers and key names of the decoder in `taew2_1` and `lighttaew2_1` (their encoder is not
-read), and decoding that continues from chunk to chunk, as `wan_vae.py` does for the full VAE. As
-there, layers are called and their weights never touched, so ComfyUI's `comfy.taesd.taehv.TAEHV`
-can be decoded with too. Knows nothing of beams or of who looks at the frames.
+read), and decoding that continues from chunk to chunk, as `streaming_vae.py` does for the full VAE.
+As there, layers are called and their weights never touched, so ComfyUI's
+`comfy.taesd.taehv.TAEHV` can be decoded with too. Knows nothing of beams or of who looks at the
+frames.
 
 Two kinds of weights share this layout and differ in the latents that they read. `taew2_1`, float16
 as released, reads the generator's own, which are normalised: Self-Forcing's demo hands it those.
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .wan_vae import LATENT_MEAN, DecoderState, denormalise, normalise
+from .streaming_vae import LATENT_MEAN, DecoderState, denormalise, normalise
 
 CHANNELS = len(LATENT_MEAN)
 STAGES = 3  # each doubles the picture; blocks of a stage:

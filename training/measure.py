@@ -25,8 +25,8 @@ from stream_t1_core.causal_wan import CausalWan
 from stream_t1_core.config import StreamConfig
 from stream_t1_core.generate import Tools, generate
 from stream_t1_core.scoring import Critic
+from stream_t1_core.streaming_vae import StreamingDecoder
 from stream_t1_core.tiny import DRIFT, TinyModel, load_tiny
-from stream_t1_core.wan_vae import StreamingDecoder
 
 from . import clips, oracle
 

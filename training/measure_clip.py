@@ -22,8 +22,8 @@ from stream_t1_core.generate import Tools, generate
 from stream_t1_core.rewards.base import Clips
 from stream_t1_core.rewards.clip import ClipScore
 from stream_t1_core.scoring import Critic
+from stream_t1_core.streaming_vae import StreamingDecoder
 from stream_t1_core.tiny import TinyModel, load_tiny
-from stream_t1_core.wan_vae import StreamingDecoder
 
 from . import clips, oracle
 from .measure import LATENT_HW, SHORT_FRAMES, evaluation_pair, stream_samples

@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from stream_t1_core.streaming_vae import DecoderState, StreamingDecoder
 from stream_t1_core.taehv import TAEHV, TAEHVConfig, TAEHVDecoder, walk_decoder
 from stream_t1_core.tiny import SCORING_FILE, VAE_FILE
-from stream_t1_core.wan_vae import DecoderState, StreamingDecoder, WanVAE
+from stream_t1_core.wan_vae import WanVAE
 from training import clips
 from training.latents import encode_clips, long_latents
 from training.train_vae import SQUARED_ERROR_WEIGHT, Muon

@@ -19,16 +19,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stream_t1_core.wan_vae import (
-    LATENT_MEAN,
-    LATENT_STD,
-    CausalConv3d,
-    Resample,
-    ResidualBlock,
-    WanVAE,
-    WanVAEConfig,
-    walk_decoder,
-)
+from stream_t1_core.streaming_vae import LATENT_MEAN, LATENT_STD, walk_decoder
+from stream_t1_core.wan_vae import CausalConv3d, Resample, ResidualBlock, WanVAE, WanVAEConfig
 from training import clips
 from training.muon import orthogonal
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ...stream_t1_core.footprint import DecoderSizes
 from ...stream_t1_core.kv import KVPlace
+from ...stream_t1_core.streaming_vae import DecoderState, StreamingDecoder
 from ...stream_t1_core.taehv import TAEHV, TAEHVConfig, TAEHVDecoder
-from ...stream_t1_core.wan_vae import DecoderState, StreamingDecoder, WanVAEConfig
+from ...stream_t1_core.wan_vae import WanVAEConfig
 
 
 class HostDecoder:

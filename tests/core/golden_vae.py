@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stream_t1_core.wan_vae import (
+from stream_t1_core.streaming_vae import (
     LATENT_MEAN,
     LATENT_STD,
     DecoderState,
     StreamingDecoder,
-    WanVAE,
     denormalise,
     walk_decoder,
 )
+from stream_t1_core.wan_vae import WanVAE
 
 DECODE_TOLERANCE = 5e-5
 ENCODE_TOLERANCE = 2e-5

@@ -18,8 +18,9 @@ from stream_t1_core.rewards.catalogue import (
     known_reward,
 )
 from stream_t1_core.rewards.upstream_text import HPSV3_TEXT, VIDEOALIGN_TEXT
+from stream_t1_core.streaming_vae import walk_decoder
 from stream_t1_core.taehv import TAEHVConfig
-from stream_t1_core.wan_vae import WanVAE, WanVAEConfig, walk_decoder
+from stream_t1_core.wan_vae import WanVAE, WanVAEConfig
 
 HW = (60, 104)  # 480 x 832 pixels
 each_reward = pytest.mark.parametrize("reward", REWARDS, ids=lambda reward: reward.id)

@@ -12,7 +12,8 @@ from stream_t1_core.config import Memory, Search, StreamConfig
 from stream_t1_core.footprint import LONGLIVE, ModelSizes, decoder_state_bytes
 from stream_t1_core.kv import KVPlace
 from stream_t1_core.peak import Thrift, decoding_bytes, denoising_bytes, fullest
-from stream_t1_core.wan_vae import StreamingDecoder, WanVAE, WanVAEConfig
+from stream_t1_core.streaming_vae import StreamingDecoder
+from stream_t1_core.wan_vae import WanVAE, WanVAEConfig
 
 SHAPE = BackboneShape(
     dim=96, ffn_dim=448, num_layers=3, num_heads=2, text_dim=8, text_len=16, freq_dim=8

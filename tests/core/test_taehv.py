@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stream_t1_core.streaming_vae import StreamingDecoder, denormalise, normalise
 from stream_t1_core.taehv import TAEHV, TAEHVConfig, TAEHVDecoder
-from stream_t1_core.wan_vae import StreamingDecoder, WanVAE, WanVAEConfig, denormalise, normalise
+from stream_t1_core.wan_vae import WanVAE, WanVAEConfig
 
 SIZE = 3  # latent height and width
 CONFIG = TAEHVConfig((8, 6, 4, 5))

@@ -10,8 +10,8 @@ from stream_t1_core.causal_wan import CausalWan
 from stream_t1_core.config import StreamConfig
 from stream_t1_core.generate import Tools, generate
 from stream_t1_core.scoring import Critic
+from stream_t1_core.streaming_vae import StreamingDecoder
 from stream_t1_core.taehv import TAEHVDecoder
-from stream_t1_core.wan_vae import StreamingDecoder
 
 FOLDER = Path(__file__).resolve().parents[2] / "tiny_model"
 PROMPT = "a red circle moving left on a dark background"

@@ -6,14 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stream_t1_core.wan_vae import (
-    DecoderState,
-    StreamingDecoder,
-    WanVAE,
-    WanVAEConfig,
-    denormalise,
-    normalise,
-)
+from stream_t1_core.streaming_vae import DecoderState, StreamingDecoder, denormalise, normalise
+from stream_t1_core.wan_vae import WanVAE, WanVAEConfig
 
 SIZE = 3  # latent height and width
 

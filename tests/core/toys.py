@@ -11,8 +11,9 @@ from stream_t1_core.config import Memory, NoisePropagation, Search, StreamConfig
 from stream_t1_core.generate import Tools
 from stream_t1_core.rewards.base import Clips
 from stream_t1_core.scoring import Critic
+from stream_t1_core.streaming_vae import StreamingDecoder
 from stream_t1_core.taehv import TAEHV, TAEHVConfig, TAEHVDecoder
-from stream_t1_core.wan_vae import StreamingDecoder, WanVAE, WanVAEConfig
+from stream_t1_core.wan_vae import WanVAE, WanVAEConfig
 
 LATENT_HW = (4, 4)
 SHAPE = BackboneShape(

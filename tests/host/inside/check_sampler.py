@@ -46,7 +46,7 @@ def live(pack: Pack) -> list:
     kinds = (
         pack.module("stream_t1_core.kv").ChunkKV,
         pack.module("stream_t1_core.kv").Past,
-        pack.module("stream_t1_core.wan_vae").DecoderState,
+        pack.module("stream_t1_core.streaming_vae").DecoderState,
     )
     return [thing for thing in gc.get_objects() if type(thing) in kinds]
 
