@@ -19,7 +19,8 @@ from .config import StreamConfig
 from .cues import Cue
 from .events import Event, RunDone
 from .recording import Recorder
-from .reel import Reel, StoredChunk, Take
+from .reel import Reel
+from .reel_content import StoredChunk, Take
 from .replay import Replay
 from .state import StreamState
 from .takes import Opening, ReelRequest, check_first, start_take

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .events import CandidatesMade, ChunkDone, Event, SurvivorsRefined
-from .reel import Reel, StoredChunk, Take
+from .reel import Reel
+from .reel_content import StoredChunk, Take
 from .report import record
 
 

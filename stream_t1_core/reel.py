@@ -30,7 +30,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,61 +38,23 @@ import torch
 from torch import Tensor
 
 from . import whole_files
+from .reel_content import (
+    LATENT_KEYS,
+    SHA,
+    Section,
+    StoredChunk,
+    Take,
+    changed_candidates,
+    check_chunk,
+    is_count,
+    read_take,
+    survivor,
+)
 
 VERSION = 1
 OWN_FILES = ("writer.lock", "reel.json" + whole_files.PART)  # of a reel that is being made
-LATENT_KEYS = ("channels", "frames_per_chunk", "latent_height", "latent_width")
 CHUNK_NAME = re.compile(r"chunk_(\d{5,9})\.safetensors")
 TAKE_NAME = re.compile(r"take_(\d{3,9})")
-SHA = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, eq=False)
-class StoredChunk:
-    """A finished chunk: what was tried, what was kept, and under which prompt (its SHA)."""
-
-    record: dict[str, Any] = field(repr=False)  # the report's chunk_done
-    latents: Tensor = field(repr=False)  # [n, C, F, h, w], all candidates in the order tried
-    noise: Tensor = field(repr=False)  # [k, C, F, h, w], survivors, best first
-    prompt: str
-    keep_sinks: bool
-    refined: Mapping[int, Tensor] = field(default_factory=dict, repr=False)  # by candidate
-
-
-@dataclass(frozen=True)
-class Section:
-    """What held from ``first_chunk`` on, to the next section or the take's end.
-
-    ``through`` has a candidate for each chunk that was settled when the section began: only beams
-    that came by them went on. The first ``lock`` of these chunks must not be made again.
-    """
-
-    first_chunk: int
-    through: tuple[int, ...]
-    lock: int
-    settings: dict[str, Any] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Take:
-    """One way through the reel: its parent's chunks before ``first_chunk``, then its own."""
-
-    number: int
-    parent: int | None
-    first_chunk: int
-    seed: int
-    pick: tuple[int, int] | None  # (chunk, candidate) taken over from the parent to begin with
-    sections: tuple[Section, ...]
-
-    @property
-    def locked(self) -> tuple[int, ...]:
-        """The candidates of the locked chunks."""
-        section = self.sections[-1]
-        return section.through[: section.lock]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return self.sections[-1].settings
 
 
 class Reel:
@@ -154,7 +116,7 @@ class Reel:
         found = whole_files.read_json(path)
         self._check_version(found, path)
         try:
-            return _take(found, number)
+            return read_take(found, number)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"Reel: {path} is damaged ({error!r}); put a copy back") from error
 
@@ -237,7 +199,7 @@ class Reel:
             tensors["noise"],
             about["prompt"],
             about["keep_sinks"],
-            dict(zip(_changed(about["record"]), tensors.get("refined", ()), strict=True)),
+            dict(zip(changed_candidates(about["record"]), tensors.get("refined", ()), strict=True)),
         )
 
     def write(self, take: Take, chunk: int, stored: StoredChunk) -> None:
@@ -255,7 +217,8 @@ class Reel:
             "prompt": stored.prompt,
             "keep_sinks": stored.keep_sinks,
         }
-        self._check_chunk(about, {name: tuple(t.shape) for name, t in tensors.items()}, chunk)
+        shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+        check_chunk(about, shapes, chunk, self.geometry)
         about["sha256"] = whole_files.digest(tensors, about)
         with self._guarded(f"chunk {chunk + 1}", chunk):
             whole_files.write_tensors(path, tensors, {"stream_t1": json.dumps(about)})
@@ -266,7 +229,7 @@ class Reel:
         for index in range(chunk - 1, -1, -1):
             rank = record["candidates"][found[-1]]["parent"]
             record = self.record(take, index)
-            found.append(_ranked(record, rank))
+            found.append(survivor(record, rank))
         return tuple(reversed(found))
 
     def ranks_from(self, take: Take, chunk: int, through: Sequence[int]) -> tuple[int, ...]:
@@ -292,7 +255,7 @@ class Reel:
             return chosen[:length]
         if self.ended(take):
             return self._chosen(self._take_folder(take.number) / "winner.json")
-        return self.path(take, length - 1, _ranked(self.record(take, length - 1), 0))
+        return self.path(take, length - 1, survivor(self.record(take, length - 1), 0))
 
     def write_winner(self, take: Take, candidates: Sequence[int]) -> None:
         """Keep which path was chosen at the end: candidates by chunk, from chunk 0."""
@@ -380,7 +343,7 @@ class Reel:
 
     def _check_version(self, found: Mapping[str, Any], path: Path) -> None:
         version = found.get("version")
-        if not _is_count(version) or version < 1:
+        if not is_count(version) or version < 1:
             raise ValueError(f"Reel: {path} is damaged (version {version!r}); put a copy back")
         if version > VERSION:
             raise ValueError(
@@ -392,7 +355,7 @@ class Reel:
         """What a chunk's file says of itself, checked against its tensors' shapes."""
         metadata, shapes = whole_files.read_header(path)
         about = self._about(path, metadata)
-        self._check_chunk(about, shapes, chunk)
+        check_chunk(about, shapes, chunk, self.geometry)
         return about
 
     def _about(self, path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -400,33 +363,9 @@ class Reel:
         self._check_version(about, path)
         return about
 
-    def _check_chunk(
-        self, about: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], chunk: int
-    ) -> None:
-        """Record and tensors fit each other and the reel; nothing is read by its own word."""
-        record, prompt = about.get("record"), about.get("prompt")
-        if not isinstance(record, dict) or record.get("chunk") != chunk:
-            raise ValueError(f"its record is not of chunk {chunk}")
-        candidates = record.get("candidates")
-        if not isinstance(candidates, list) or not all(map(_is_candidate, candidates)):
-            raise ValueError("its candidates are not a list of candidates")
-        ranks = sorted(c["rank"] for c in candidates if c["rank"] is not None)
-        if not ranks or ranks != list(range(len(ranks))):
-            raise ValueError(f"its survivors have ranks {ranks}")
-        if not isinstance(prompt, str) or not SHA.fullmatch(prompt):
-            raise ValueError(f"its prompt is {prompt!r}")
-        if not isinstance(about.get("keep_sinks"), bool):
-            raise ValueError(f"keep_sinks is {about.get('keep_sinks')!r}")
-        latent = tuple(self.geometry[key] for key in LATENT_KEYS)  # (C, F, h, w)
-        wanted = {"latents": (len(candidates), *latent), "noise": (len(ranks), *latent)}
-        if changed := _changed(record):
-            wanted["refined"] = (len(changed), *latent)
-        if dict(shapes) != wanted:
-            raise ValueError(f"its tensors are {dict(shapes)}, not {wanted}")
-
     def _chosen(self, file: Path) -> tuple[int, ...]:
         chosen = whole_files.read_json(file).get("candidates")
-        if not isinstance(chosen, list) or not all(map(_is_count, chosen)):
+        if not isinstance(chosen, list) or not all(map(is_count, chosen)):
             raise ValueError(f"Reel: {file} is damaged (no candidates); delete it")
         return tuple(chosen)
 
@@ -494,71 +433,6 @@ class Reel:
 def plain(content: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON gives it back: lists for tuples; the numbers stay exactly as they are."""
     return json.loads(json.dumps(content, allow_nan=False))
-
-
-def _take(found: Mapping[str, Any], number: int) -> Take:
-    """Check what take.json holds; ValueError, KeyError or TypeError if it is not a take's."""
-    parent, pick = found["parent"], found["pick"]
-    sections = tuple(_section(section) for section in found["sections"])
-    firsts = [section.first_chunk for section in sections]
-    first_chunk, seed = found["first_chunk"], found["seed"]
-    sound = (
-        (parent is None or _is_count(parent) and 0 < parent < number)
-        and (pick is None or len(pick) == 2 and all(map(_is_count, pick)))
-        and _is_count(seed)
-        and (parent is not None or first_chunk == 0)
-        and firsts[:1] == [first_chunk]
-        and firsts == sorted(set(firsts))
-    )
-    if not sound:
-        raise ValueError("its parts do not fit")
-    return Take(number, parent, first_chunk, seed, tuple(pick) if pick else None, sections)
-
-
-def _section(found: Mapping[str, Any]) -> Section:
-    first_chunk, through, lock = found["first_chunk"], found["through"], found["lock"]
-    counts = all(map(_is_count, (first_chunk, lock, *through)))
-    if not counts or not lock <= len(through) <= first_chunk:
-        raise ValueError("a section is not one")
-    if not isinstance(found["settings"], dict):
-        raise ValueError("a section has no settings")
-    return Section(first_chunk, tuple(through), lock, found["settings"])
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_candidate(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and _is_count(value.get("parent"))
-        and _is_count(value.get("seed"))
-        and "rank" in value
-        and (value["rank"] is None or _is_count(value["rank"]))
-        and _is_refinement(value.get("refined"))
-    )
-
-
-def _is_refinement(value: Any) -> bool:
-    return value is None or isinstance(value, dict) and _is_count(value.get("accepted"))
-
-
-def _changed(record: Mapping[str, Any]) -> list[int]:
-    """The candidates that refining has changed, in the order tried."""
-    told = [candidate.get("refined") for candidate in record["candidates"]]
-    return [i for i, refined in enumerate(told) if refined and refined["accepted"]]
-
-
-def _ranked(record: Mapping[str, Any], rank: int) -> int:
-    """The candidate that survived in this place."""
-    for index, candidate in enumerate(record["candidates"]):
-        if candidate["rank"] == rank:
-            return index
-    raise ValueError(
-        f"Reel: chunk {record['chunk'] + 1} has no survivor {rank + 1} that the next chunk goes on "
-        "from: the reel was changed by hand; put a copy back"
-    )
 
 
 def _names(folder: Path) -> list[str]:

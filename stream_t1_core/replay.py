@@ -27,7 +27,7 @@ from .events import (
     SurvivorsRefined,
 )
 from .kv import Route
-from .reel import StoredChunk
+from .reel_content import StoredChunk
 from .rewards.tally import Tallies, count_in
 from .show import show_settled
 from .state import Beam, Candidate, Scores, StreamState

@@ -10,7 +10,8 @@ from itertools import zip_longest
 from os.path import commonprefix
 from typing import Any
 
-from .reel import Reel, Section, Take, plain
+from .reel import Reel, plain
+from .reel_content import Section, Take
 
 ACTIONS = ("continue", "reroll", "pick")
 UNLOCK = -1

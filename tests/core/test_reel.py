@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from stream_t1_core import whole_files
-from stream_t1_core.reel import Reel, Section, StoredChunk, Take
+from stream_t1_core.reel import Reel
+from stream_t1_core.reel_content import Section, StoredChunk, Take
 from stream_t1_core.takes import Opening, ReelRequest, start_take
 
 FORKS = hasattr(os, "fork")
