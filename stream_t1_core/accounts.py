@@ -4,6 +4,8 @@ A chunk of an earlier session counts too, by its record: what it spent, and what
 not what its parts cost, for that was another machine or another hour.
 """
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
@@ -15,6 +17,8 @@ from .events import BudgetReport, CandidateReport, PrunedEarly
 from .meter import Meter
 from .state import Beam, StreamState
 from .tools import Tools
+
+log = logging.getLogger(__name__)
 
 
 def within(config: StreamConfig, allotted: Allotment | None) -> StreamConfig:
@@ -39,6 +43,8 @@ def open_chunk(
     spending, switched = state.spending, tools.new_prompt is not None
     allotted = allot(config, spending, state.chunk, tools.quality(), switched)
     meter.deadline = deadline(config, spending, allotted, meter.since)
+    if warning := _out_of_reach(config, spending, state.chunk, allotted):
+        log.warning("Stream-T1: %s", warning)
     return allotted
 
 
@@ -66,9 +72,11 @@ def close_chunk(
     phases = {name: (seconds, counts[name]) for name, seconds in meter.seconds.items()}
     elapsed = meter.elapsed
     phases["rest"] = (elapsed - sum(meter.seconds.values()), 1)
-    told = BudgetReport(asdict(allotted), elapsed, meter.calls, max(refined, default=0))
+    warning = _out_of_reach(config, before.spending, before.chunk, allotted)
+    passes = max(refined, default=0)
+    told = BudgetReport(asdict(allotted), elapsed, meter.calls, passes, warning)
     measured = _measured(told, candidates, beams, phases)
-    return step(config, before.spending, allotted, measured), told
+    return _after(config, before.spending, told, measured), told
 
 
 def read_back(
@@ -81,8 +89,35 @@ def read_back(
     """After a chunk that was made before; one that was made without a budget does not count."""
     if config.budget is None or told is None:
         return spending
-    measured = _measured(told, candidates, beams, {})
-    return step(config, spending, Allotment(**told.allotted), measured)
+    return _after(config, spending, told, _measured(told, candidates, beams, {}))
+
+
+def _out_of_reach(
+    config: StreamConfig, spending: Spending, chunk: int, allotted: Allotment
+) -> str | None:
+    """Why the budget cannot be kept, in words; None where it can, or where that was said before."""
+    budget, least, due = config.budget, allotted.least, allotted.due
+    if spending.warned or least is None or least <= due:
+        return None
+    if budget.target.startswith("total"):
+        used = spending.seconds if budget.timed else spending.calls
+        needed = used + least * (config.chunks - chunk)
+    else:
+        needed = budget.amount * least / due
+    cheaper = "the pictures smaller" if budget.timed else "the video shorter"
+    return (
+        f"Budget: {budget.amount:g} {budget.target} cannot be kept: even with one candidate for "
+        f"each chunk from {chunk + 1} on, about {math.ceil(100 * needed) / 100:.10g} are needed. "
+        f"Give that or more, or make {cheaper} or the denoising steps fewer; this run goes down to "
+        "one candidate a chunk and overspends"
+    )
+
+
+def _after(
+    config: StreamConfig, spending: Spending, told: BudgetReport, measured: Measured
+) -> Spending:
+    after = step(config, spending, Allotment(**told.allotted), measured)
+    return replace(after, warned=spending.warned or told.warning is not None)
 
 
 def _measured(

@@ -45,6 +45,7 @@ class Allotment:
     due: float  # an equal share of the budget: seconds where seconds count, else denoiser calls
     share: float  # its own share; the same unless adaptive
     predicted: float | None  # seconds; None while nothing is measured
+    least: float | None = None  # that a chunk can take, in the unit of ``due``; None: not known
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Spending:
     costs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # latest, by phase
     signals: Tallies = field(default_factory=dict)
     difficulty: float = 0.0  # that the last chunk foretells, -1 to 1
+    warned: bool = False  # that it cannot be kept
 
 
 def allot(
@@ -106,6 +108,7 @@ def allot(
         due,
         share,
         _predicted(config, rungs[rung], spending) if spending.costs else None,
+        _least(config, rungs[0], spending),
     )
 
 
@@ -261,6 +264,19 @@ def _predicted(config: StreamConfig, rung: Rung, spending: Spending) -> float:
         "rest": 1,
     }
     return sum(estimate(seen) * counts[name] for name, seen in spending.costs.items())
+
+
+def _least(config: StreamConfig, lowest: Rung, spending: Spending) -> float | None:
+    """What a chunk takes at the lowest rung; seconds by the fastest chunk of two or three.
+
+    So neither a first chunk that warms up nor a spike makes it look more than it is.
+    """
+    if not config.budget.timed:
+        return _calls(config, lowest)
+    if len(spending.costs.get("denoise", ())) < 2:
+        return None
+    fastest = {phase: (min(seen),) for phase, seen in spending.costs.items()}
+    return _predicted(config, lowest, replace(spending, costs=fastest))
 
 
 def _foretold(spending: Spending, measured: Measured) -> Spending:

@@ -102,6 +102,7 @@ class BudgetReport:
     seconds: float
     calls: int
     passes: int  # of refinement
+    warning: str | None = None  # why the budget cannot be kept, told once in a run
 
 
 @dataclass(frozen=True, eq=False)

@@ -234,9 +234,9 @@ class BeamPanel {
     if (file) this.video.href = file;
     setText(this.prompt, view?.prompt ?? "");
     this.prompt.title = view?.prompt ?? "";
-    const missing = (view?.leftOut ?? []).map((words) => `${MARKS.failed} ${words}`).join(" ");
-    setText(this.warning, missing);
-    this.warning.title = missing;
+    const warnings = (view?.warnings ?? []).map((words) => `${MARKS.failed} ${words}`).join(" ");
+    setText(this.warning, warnings);
+    this.warning.title = warnings;
     this.renderFacts();
     if (view) this.quality?.update(view);
     this.renderChoices();

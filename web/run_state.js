@@ -149,7 +149,7 @@ function isBudget(value) {
   if (!isObject(value) || !isObject(value.allotted)) return false;
   const { candidates, passes, share, predicted } = value.allotted;
   const numbers = [candidates, passes, share, value.seconds, value.calls, value.passes];
-  return numbers.every(Number.isFinite) && isScore(predicted);
+  return numbers.every(Number.isFinite) && isScore(predicted) && isText(value.warning ?? null);
 }
 
 // Everything that drawing needs. Cells stand by chunk and candidate; `parent` of a cell is the
@@ -194,7 +194,8 @@ export function viewOf(run) {
   view.weakest = weakestOf(view.series);
   view.status = statusOf(view);
   view.facts = factsOf(view);
-  view.leftOut = leftOutOf(chunks.slice(0, made));
+  const done = chunks.slice(0, made);
+  view.warnings = [...leftOutOf(done), ...done.flatMap((chunk) => chunk?.budget?.warning ?? [])];
   return view;
 }
 
@@ -309,7 +310,7 @@ function chunkOf({ record, strips }, chunk) {
     byHand,
     tooLate: record.chosen === "timeout", // the artist was asked and did not answer
     prompt: record.prompt ?? null, // from here on, if it is a new one
-    budget: record.budget ?? null, // {allotted, seconds, calls, passes}
+    budget: record.budget ?? null, // {allotted, seconds, calls, passes, warning}
     waiting: false, // for the artist's choice
     sinks: record.sinks,
     seconds: record.seconds,

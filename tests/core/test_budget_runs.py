@@ -13,7 +13,7 @@ from toys import LATENT_HW, search_config, search_tools
 from stream_t1_core import snapshot
 from stream_t1_core.config import FIXED_SINK, Budget, Refine, StreamConfig
 from stream_t1_core.events import ChunkDone, Event, RunStarted, StepDone
-from stream_t1_core.generate import generate, stream
+from stream_t1_core.generate import generate, run_chunk, stream
 from stream_t1_core.report import Report
 from stream_t1_core.tools import Tools
 
@@ -148,6 +148,49 @@ def test_what_is_told_of_a_chunk_is_what_it_took() -> None:
     for budget in budgets[2:]:
         assert budget["allotted"]["predicted"] == pytest.approx(budget["seconds"])
     assert told[0]["settings"]["budget"]["target"] == "seconds per chunk"
+
+
+@pytest.mark.parametrize(
+    ("target", "amount", "needed"),
+    [
+        ("seconds per chunk", 3.0, 5.5),  # four steps, a context pass, a decoding
+        ("milliseconds per frame", 250.0, 458.34),
+        ("total seconds", 15.0, 27.5),
+    ],
+)
+def test_a_target_that_the_machine_cannot_reach_is_warned_of_once(
+    target: str, amount: float, needed: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = chunks_of(Machine().tools(), settings(target=target, amount=amount))
+    told = [chunk.budget.warning for chunk in done]
+    assert [words is not None for words in told] == [False, False, True, False, False]
+    for words in (told[2], *(record.getMessage() for record in caplog.records)):
+        assert f"Budget: {amount:g} {target} cannot be kept: even with one candidate" in words
+        assert f"each chunk from 3 on, about {needed:g} are needed. Give that or more" in words
+    assert len(caplog.records) == 1
+    assert done[2].budget.allotted["least"] == pytest.approx(5.5)
+
+
+def test_a_slow_first_chunk_is_no_reason_to_warn(caplog: pytest.LogCaptureFixture) -> None:
+    machine = Machine(load=lambda calls: 10.0 if calls < 5 else 1.0)
+    done = chunks_of(machine.tools(), settings(target="seconds per chunk", amount=6.0))
+    assert done[0].budget.seconds > 50.0 and not caplog.records
+    assert [chunk.budget.warning for chunk in done] == [None] * 5
+
+
+def test_calls_that_earlier_chunks_have_spent_are_missing_and_that_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As when a Reel goes on under a smaller budget; before a run begins too few are refused."""
+    config = settings(target="total denoiser calls", amount=90.0)
+    first, second, *_ = stream(search_tools(), config, LATENT_HW)
+    less = settings(target="total denoiser calls", amount=25.0)
+    assert first.spending.calls == 18 and second.spending.calls == 36
+    after = run_chunk(first, search_tools(), less, LATENT_HW, lambda event: None)
+    run_chunk(after, search_tools(), less, LATENT_HW, lambda event: None)
+    (record,) = caplog.records
+    assert "Budget: 25 total denoiser calls cannot be kept" in record.getMessage()
+    assert "from 2 on, about 38 are needed" in record.getMessage()
 
 
 def test_without_a_budget_none_is_told() -> None:

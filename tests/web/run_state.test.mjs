@@ -295,9 +295,19 @@ test("a budget that is none is refused", () => {
     [started(), made(0, CHUNKS[0].candidates, { budget })].map(JSON.stringify).join("\n");
   for (const budget of [null, undefined, spent({ predicted: 2 })]) runFromReport(lines(budget));
   const wrong = [3, {}, { ...spent(), allotted: null }, spent({ share: "1" }), spent({}, { calls: null })];
+  wrong.push(spent({}, { warning: 3 }));
   for (const budget of wrong) {
     assert.throws(() => runFromReport(lines(budget)), /line 2 of the report: budget is null, or/);
   }
+});
+
+test("a budget that cannot be kept is a warning of the whole run", () => {
+  const warning = "Budget: 1 seconds per chunk cannot be kept";
+  const [first, second] = [spent(), spent({}, { warning })].map((budget, chunk) =>
+    made(chunk, CHUNKS[chunk].candidates, { budget }),
+  );
+  assert.deepEqual(viewOf(runOf(budgeted(QUALITY), first)).warnings, []);
+  assert.deepEqual(viewOf(runOf(budgeted(QUALITY), first, second)).warnings, [warning]);
 });
 
 test("the slider is where the run's quality is, and names the chunk that a move reaches", () => {
@@ -336,10 +346,10 @@ test("a run by quality gets as many rows as its first chunk will have", () => {
 
 test("a reward that was left out is told once, with how often and why", () => {
   const bad = { ...CHUNKS[0], left_out: { "short.bad": "RuntimeError: boom" } };
-  assert.deepEqual(viewOf(runOf(started(), bad, CHUNKS[1])).leftOut, [
+  assert.deepEqual(viewOf(runOf(started(), bad, CHUNKS[1])).warnings, [
     "reward short.bad left out of 1 of 2 chunks: RuntimeError: boom",
   ]);
-  assert.deepEqual(viewOf(runOf(started(), ...CHUNKS)).leftOut, []);
+  assert.deepEqual(viewOf(runOf(started(), ...CHUNKS)).warnings, []);
 });
 
 test("equal scores: the words say that the earlier one wins", () => {
