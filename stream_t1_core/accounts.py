@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .budget import Allotment, Measured, Spending, allot, deadline, step
 from .config import StreamConfig
-from .events import BudgetReport, CandidateReport, PrunedEarly
+from .events import BudgetReport, BudgetTotals, CandidateReport, PrunedEarly
 from .meter import Meter
 from .state import Beam, StreamState
 from .tools import Tools
@@ -92,6 +92,14 @@ def read_back(
     return _after(config, spending, told, _measured(told, candidates, beams, {}))
 
 
+def total(config: StreamConfig, spending: Spending) -> BudgetTotals | None:
+    """What is told at the end of a run; None without a budget."""
+    if config.budget is None:
+        return None
+    errors = spending.errors
+    return BudgetTotals(spending.calls, spending.seconds, errors.mean if errors.count else None)
+
+
 def _out_of_reach(
     config: StreamConfig, spending: Spending, chunk: int, allotted: Allotment
 ) -> str | None:
@@ -116,8 +124,12 @@ def _out_of_reach(
 def _after(
     config: StreamConfig, spending: Spending, told: BudgetReport, measured: Measured
 ) -> Spending:
-    after = step(config, spending, Allotment(**told.allotted), measured)
-    return replace(after, warned=spending.warned or told.warning is not None)
+    allotted = Allotment(**told.allotted)
+    errors = spending.errors
+    if allotted.predicted is not None and told.seconds:
+        errors = errors.add([abs(allotted.predicted - told.seconds) / told.seconds])
+    after = step(config, spending, allotted, measured)
+    return replace(after, warned=spending.warned or told.warning is not None, errors=errors)
 
 
 def _measured(

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from .config import Search, StreamConfig
 from .deadline import AT_LAST, Deadline
-from .rewards.tally import Tallies, count_in
+from .rewards.tally import Tallies, Tally, count_in
 
 FULL, ROOMY = 0.95, 0.85  # of a chunk's seconds
 REACH = 4  # a run moves by one REACH-th of its ladder a chunk, and by one rung at least
@@ -77,6 +77,7 @@ class Spending:
     signals: Tallies = field(default_factory=dict)
     difficulty: float = 0.0  # that the last chunk foretells, -1 to 1
     warned: bool = False  # that it cannot be kept
+    errors: Tally = Tally()  # of predicted seconds, as shares of what a chunk took
 
 
 def allot(

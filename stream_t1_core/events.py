@@ -105,6 +105,15 @@ class BudgetReport:
     warning: str | None = None  # why the budget cannot be kept, told once in a run
 
 
+@dataclass(frozen=True)
+class BudgetTotals:
+    """What all chunks took of a budget, and how well their seconds were predicted."""
+
+    calls: int
+    seconds: float
+    error: float | None  # mean of |predicted - seconds| / seconds; None: nothing was predicted
+
+
 @dataclass(frozen=True, eq=False)
 class ChunkDone:
     chunk: int
@@ -134,6 +143,7 @@ class RunDone:
     best_beam: int  # its rank
     seeds: tuple[int, ...]  # of the chosen path, by chunk, as far as it is remembered
     routes: tuple[str | None, ...]
+    budget: BudgetTotals | None = None  # None: the run has none
 
 
 Event = (

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import scoring, search, sinks
-from .accounts import close_chunk, open_chunk, with_passes, within
+from .accounts import close_chunk, open_chunk, total, with_passes, within
 from .candidates import add_noise, make, plan
 from .check import check
 from .commit import begin, commit
@@ -297,7 +297,8 @@ def finish(state: StreamState, tools: Tools, config: StreamConfig, emit: Emit) -
     else:
         hand_out(tips[best], state.settled, config, emit, shown)
     path = [chunk for chunk in tips[best].path() if chunk.seed is not None]
-    emit(RunDone(final, best, tuple(c.seed for c in path), tuple(c.route for c in path)))
+    seeds, routes = tuple(c.seed for c in path), tuple(c.route for c in path)
+    emit(RunDone(final, best, seeds, routes, total(config, state.spending)))
     return Video(latent, frames, best, final)
 
 

@@ -34,7 +34,9 @@ Schema, version 1. Every line is an object with ``event``; numbers that are not 
   ``seconds`` until the scores decide
 - ``run_done``: ``final_scores`` of the last chunk's survivors by rank (long reward of the whole
   video, or of what a run that does not keep it still remembers), ``best_beam`` (a rank), the chosen
-  path's ``seeds`` and ``routes`` by chunk, as far as it is remembered
+  path's ``seeds`` and ``routes`` by chunk, as far as it is remembered; ``budget``, null without
+  one: ``calls`` and ``seconds`` of all chunks, and ``error``, the mean of |predicted - taken| /
+  taken over the seconds of those chunks that had a prediction, or null
 - ``run_stopped``, instead of ``run_done``: ``reason``, when the run was cancelled or failed
 """
 

@@ -94,6 +94,7 @@ class BeamPanel {
     if (this.videoUrl) this.toggle.before(this.video); // a saved page links to nothing
     if (onOpenReport) tools.append(...openButton(onOpenReport));
     this.facts = el("div", "facts");
+    this.spent = el("div", "spent");
     this.prompt = el("div", "prompt");
     this.warning = el("div", "warning");
     this.empty = el("p", "empty");
@@ -117,8 +118,9 @@ class BeamPanel {
     this.words = el("div", "lines");
     this.details = el("div", "details", this.film, el("div", "words", this.words));
     this.legend = legend();
+    const top = el("div", "top", this.status, tools);
     this.element.append(
-      el("header", "", el("div", "top", this.status, tools), this.facts, this.prompt, this.warning),
+      el("header", "", top, this.facts, this.spent, this.prompt, this.warning),
       ...(this.quality ? [this.quality.element] : []),
       ...(this.choices ? [this.choices.bar] : []),
       this.empty,
@@ -232,6 +234,7 @@ class BeamPanel {
     const file = view?.video && this.videoUrl?.(view.video);
     this.video.hidden = !file;
     if (file) this.video.href = file;
+    setText(this.spent, view?.spent ?? "");
     setText(this.prompt, view?.prompt ?? "");
     this.prompt.title = view?.prompt ?? "";
     const warnings = (view?.warnings ?? []).map((words) => `${MARKS.failed} ${words}`).join(" ");

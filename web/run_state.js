@@ -88,7 +88,8 @@ function wrongWith(record, run) {
   if (record.event !== "run_done") return null;
   const { best_beam, final_scores } = record;
   if (!Number.isInteger(best_beam)) return "run_done needs the number best_beam";
-  return isList(final_scores, isScore) ? null : "run_done needs the list final_scores";
+  if (!isList(final_scores, isScore)) return "run_done needs the list final_scores";
+  return isTotal(record.budget ?? null) ? null : "budget is null, or calls, seconds and error";
 }
 
 function wrongStart({ event, version, chunks }) {
@@ -152,6 +153,11 @@ function isBudget(value) {
   return numbers.every(Number.isFinite) && isScore(predicted) && isText(value.warning ?? null);
 }
 
+function isTotal(value) {
+  if (value === null) return true;
+  return isObject(value) && [value.calls, value.seconds].every(Number.isFinite) && isScore(value.error);
+}
+
 // Everything that drawing needs. Cells stand by chunk and candidate; `parent` of a cell is the
 // candidate it continues in the chunk before. `path` is the final path, and before the end the one
 // that leads.
@@ -194,6 +200,7 @@ export function viewOf(run) {
   view.weakest = weakestOf(view.series);
   view.status = statusOf(view);
   view.facts = factsOf(view);
+  view.spent = totalOf(run);
   const done = chunks.slice(0, made);
   view.warnings = [...leftOutOf(done), ...done.flatMap((chunk) => chunk?.budget?.warning ?? [])];
   return view;
@@ -695,6 +702,17 @@ function spent({ settings }, { budget, cells, kept }) {
   const spending = `${count(calls, "denoiser call")} (share ${Math.round(allotted.share)})`;
   const took = timed ? time : `${time} and ${spending}`;
   return [`Budget: ${got.join(", ")}${late ? ": time was up" : ""}; took ${took}.`];
+}
+
+// What the whole run took of its budget, in a line; empty before the end and without one.
+function totalOf({ done, started }) {
+  const { budget = null } = done ?? {};
+  if (!budget) return "";
+  const { target, amount } = started?.settings.budget ?? {};
+  const asked = target ? ` (${target}: ${amount})` : "";
+  const took = `${count(budget.calls, "denoiser call")} in ${secondsText(budget.seconds)}`;
+  const off = budget.error === null ? "" : `; predicted seconds were off by ${percentText(budget.error)}`;
+  return `Budget${asked}: ${took}${off}`;
 }
 
 // Of so many, if it is not all.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import pytest
 import torch
@@ -148,6 +149,28 @@ def test_what_is_told_of_a_chunk_is_what_it_took() -> None:
     for budget in budgets[2:]:
         assert budget["allotted"]["predicted"] == pytest.approx(budget["seconds"])
     assert told[0]["settings"]["budget"]["target"] == "seconds per chunk"
+
+
+def test_the_end_tells_what_all_chunks_took_and_how_good_predictions_were() -> None:
+    machine, report = Machine(load=lambda calls: 2.0 if calls >= 40 else 1.0), Report()
+    generate(machine.tools(), settings(target="seconds per chunk", amount=19.0), LATENT_HW, report)
+    *chunks, done = report.records[1:]
+    told = [(c["budget"]["seconds"], c["budget"]["allotted"]["predicted"]) for c in chunks]
+    off = [abs(predicted - took) / took for took, predicted in told if predicted is not None]
+    assert done["budget"]["calls"] == machine.calls == sum(c["budget"]["calls"] for c in chunks)
+    assert done["budget"]["seconds"] == pytest.approx(machine.now - 100.0)
+    assert done["budget"]["error"] == pytest.approx(fmean(off)) and max(off) > 0.1
+    assert len(off) == len(chunks) - 1
+
+
+def test_the_end_tells_nothing_of_a_budget_there_was_not_or_of_predictions() -> None:
+    ends = []
+    for config in (search_config(latent_frames=3), settings(latent_frames=3)):
+        report = Report()
+        generate(search_tools(), config, LATENT_HW, report)
+        ends.append(report.records[-1]["budget"])
+    assert ends[0] is None
+    assert ends[1]["calls"] == 14 and ends[1]["error"] is None
 
 
 @pytest.mark.parametrize(

@@ -310,6 +310,26 @@ test("a budget that cannot be kept is a warning of the whole run", () => {
   assert.deepEqual(viewOf(runOf(budgeted(QUALITY), first, second)).warnings, [warning]);
 });
 
+test("after the run a line tells what it took of its budget", () => {
+  const line = (budget, more = {}) =>
+    viewOf(runOf(budgeted({ ...QUALITY, ...more }), ...CHUNKS, { ...DONE, budget })).spent;
+  const timed = { target: "seconds per chunk", amount: 5 };
+  assert.equal(
+    line({ calls: 140, seconds: 52.4, error: 0.083 }, timed),
+    "Budget (seconds per chunk: 5): 140 denoiser calls in 52\u00a0s; " +
+      "predicted seconds were off by 8\u00a0%",
+  );
+  assert.equal(
+    line({ calls: 1, seconds: 1, error: null }),
+    "Budget (quality: 0.4): 1 denoiser call in 1.0\u00a0s",
+  );
+  assert.equal(viewOf(runOf(budgeted(QUALITY), ...CHUNKS)).spent, "");
+  for (const budget of [null, undefined]) assert.equal(line(budget), "");
+  const bad = { ...DONE, budget: { calls: "1", seconds: 1, error: null } };
+  const text = [budgeted(QUALITY), bad].map(JSON.stringify).join("\n");
+  assert.throws(() => runFromReport(text), /line 2 of the report: budget is null, or calls/);
+});
+
 test("the slider is where the run's quality is, and names the chunk that a move reaches", () => {
   const messages = messagesOf([budgeted(QUALITY), CHUNKS[0], CHUNKS[1], CHUNKS[2], DONE]);
   const quality = [0.4, 0.4, 0.9, 0.9, 0.9];
