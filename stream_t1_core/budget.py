@@ -42,10 +42,11 @@ class Allotment:
     passes: int  # of refinement
     rewards: bool  # whether they run: not where they decide nothing
     rung: int  # of the ladder, from 0
-    due: float  # an equal share of the budget: seconds where seconds count, else denoiser calls
+    due: float  # an equal share of the budget, in ``unit``
     share: float  # its own share; the same unless adaptive
     predicted: float | None  # seconds; None while nothing is measured
-    least: float | None = None  # that a chunk can take, in the unit of ``due``; None: not known
+    least: float | None = None  # that a chunk can take, in ``unit``; None: not known
+    unit: str | None = None  # seconds or denoiser calls; None: in a report from before it was told
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def allot(
         share,
         _predicted(config, rungs[rung], spending) if spending.costs else None,
         _least(config, rungs[0], spending),
+        config.budget.unit,
     )
 
 

@@ -241,6 +241,11 @@ class Budget:
     def timed(self) -> bool:
         return self.target in TIMED
 
+    @property
+    def unit(self) -> str:
+        """What a chunk's share is counted in."""
+        return "seconds" if self.timed else "denoiser calls"
+
 
 @dataclass(frozen=True)
 class Refine:

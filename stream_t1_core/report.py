@@ -20,15 +20,15 @@ Schema, version 1. Every line is an object with ``event``; numbers that are not 
   ``prompt``, if it changed with this chunk, or null; ``chosen``: ``artist`` where survivors were
   chosen by hand, ``timeout`` where that was asked for in vain, null where the scores decided;
   ``budget``, null without one: ``allotted`` before the chunk (``candidates``, ``beam_width``,
-  refinement ``passes``, whether ``rewards`` run, ``rung`` of the ladder from 0, ``due`` and
-  ``share`` in seconds or denoiser calls, ``predicted`` seconds or null, and in the unit of ``due``
-  the ``least`` that a chunk can take, null until two are measured), and what it took:
-  ``seconds`` since the chunk before, ``calls``, ``passes``; fewer candidates than allotted, with
-  those pruned early: time was up; ``warning``: why the budget cannot be kept, once in a run, else
-  null; ``pruned_early``: candidates that were given up before they were
-  done, besides ``candidates`` and in the order tried, each with ``parent``, ``seed`` and ``score``
-  (short reward of the clean estimate, in standard deviations of the chunk's where rewards are
-  standardised; null without a number)
+  refinement ``passes``, whether ``rewards`` run, ``rung`` of the ladder from 0, ``predicted``
+  seconds or null, and in its ``unit``, seconds or denoiser calls: ``due``, an equal share of the
+  budget, its own ``share``, the same unless adaptive, and the ``least`` that a chunk can take, null
+  until that is measured), and what it took: ``seconds`` since the chunk before, ``calls``,
+  ``passes``; fewer candidates than allotted, with those pruned early: time was up; ``warning``: why
+  the budget cannot be kept, once in a run, else null; ``pruned_early``: candidates that were given
+  up before they were done, besides ``candidates`` and in the order tried, each with ``parent``,
+  ``seed`` and ``score`` (short reward of the clean estimate, in standard deviations of the chunk's
+  where rewards are standardised; null without a number)
 - ``choice_asked``, before the ``chunk_done`` of a chunk whose survivors may be chosen by hand:
   ``chunk``, ``candidates`` as they will be told then, kept and rank by the scores alone,
   ``seconds`` until the scores decide

@@ -144,6 +144,21 @@ def test_rewards_run_where_they_decide_something() -> None:
     assert plain.memory == FIXED_SINK
 
 
+def test_what_a_share_is_counted_in_is_told_with_it() -> None:
+    for target, unit in (
+        ("quality", "denoiser calls"),
+        ("total denoiser calls", "denoiser calls"),
+        ("seconds per chunk", "seconds"),
+        ("milliseconds per frame", "seconds"),
+        ("total seconds", "seconds"),
+    ):
+        amount = 1.0 if target == "quality" else 480.0
+        allotted = allot(settings(target=target, amount=amount), Spending(), 0, None, False)
+        assert allotted.unit == unit
+        expected = {"quality": 68, "seconds per chunk": 480, "milliseconds per frame": 0.48 * 9}
+        assert allotted.due == allotted.share == pytest.approx(expected.get(target, 10))
+
+
 @pytest.mark.parametrize("amount", [240, 241, 500, 1000, 2000, 5000])
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_total_calls_are_never_exceeded_and_almost_spent(amount: int, adaptive: bool) -> None:

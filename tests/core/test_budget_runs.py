@@ -145,6 +145,7 @@ def test_what_is_told_of_a_chunk_is_what_it_took() -> None:
     told = [json.loads(line) for line in str(report).splitlines()]
     budgets = [record["budget"] for record in told if record["event"] == "chunk_done"]
     assert budgets[0]["allotted"]["predicted"] is None
+    assert {budget["allotted"]["unit"] for budget in budgets} == {"seconds"}
     assert sum(budget["seconds"] for budget in budgets) == pytest.approx(machine.now - 100.0)
     for budget in budgets[2:]:
         assert budget["allotted"]["predicted"] == pytest.approx(budget["seconds"])
