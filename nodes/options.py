@@ -318,8 +318,8 @@ class StreamT1Refiner(io.ComfyNode):
                         default=4,
                         min=1,
                         max=64,
-                        tooltip="For ensemble: latents that vote in a pass. Cost grows with it; "
-                        "the medoid needs 3 or more.",
+                        tooltip="For ensemble: latents that vote in a pass. Cost grows with it. "
+                        "The medoid needs 3 or more; fewer are refused.",
                     )
                 ),
                 advanced(

@@ -17,6 +17,7 @@ TARGETS = ("quality", *TIMED, "total denoiser calls")
 QUALITY = {"low": 0.2, "medium": 0.5, "high": 1.0}  # names for a budget's quality
 REFINE_METHODS = ("iterative", "ensemble", "extended")
 VOTES = ("medoid", "mean")
+LEAST_FOR_MEDOID = 3  # of two, each is as near to the other
 
 
 @dataclass(frozen=True)
@@ -284,6 +285,12 @@ class Refine:
             raise ValueError(
                 f"Refiner: members {self.members} and wider chunks {self.wider_chunks}; both must "
                 "be 1 or more"
+            )
+        few = self.members < LEAST_FOR_MEDOID
+        if self.method == "ensemble" and self.vote == "medoid" and few:
+            raise ValueError(
+                f"Refiner: members is {self.members}, but none of so few is nearest to all others; "
+                f"set members to {LEAST_FOR_MEDOID} or more, or vote to mean"
             )
 
     @property

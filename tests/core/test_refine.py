@@ -100,7 +100,7 @@ def test_no_passes_are_as_no_refiner() -> None:
 
 
 def test_the_fused_score_never_falls_and_the_same_seed_gives_the_same_video() -> None:
-    config = replace(CONFIG, refine=Refine("ensemble", passes=3, members=2))
+    config = replace(CONFIG, refine=Refine("ensemble", passes=3, members=3))
     video, events = made(search_tools(), config)
     again, _ = made(search_tools(), config)
     assert torch.equal(video.latent, again.latent) and torch.equal(video.frames, again.frames)
@@ -237,7 +237,7 @@ def test_extended_attends_to_more_and_remembers_no_more_than_it_may() -> None:
 
 def test_only_extended_remembers_what_has_left_the_window() -> None:
     plan = {"latent_frames": 15, "memory": NARROW, "search": Search(1, 1)}
-    for unit in (None, Refine("iterative"), Refine("ensemble", members=2)):
+    for unit in (None, Refine("iterative"), Refine("ensemble", members=3)):
         config = StreamConfig(**plan, refine=unit)
         assert all(not beam.older for s in states(search_tools(), config) for beam in s.beams)
         assert context_frames(config) == context_frames(replace(config, refine=None))
@@ -257,7 +257,7 @@ def test_a_new_prompt_forgets_what_was_remembered_under_the_old_one() -> None:
 
 
 def test_calls_are_counted_and_each_can_be_cancelled() -> None:
-    unit = Refine("ensemble", passes=2, members=2, strength=0.6)
+    unit = Refine("ensemble", passes=2, members=2, strength=0.6, vote="mean")
     config = StreamConfig(latent_frames=6, search=Search(1, 1), refine=unit)
     assert unit.schedule(config.schedule).steps == (600, 500, 250)
     assert config.refining_calls == 2 * 2 * 3
@@ -346,11 +346,21 @@ def test_a_refiner_without_rewards_is_an_error() -> None:
         ({"strength": float("nan")}, "strength is nan"),
         ({"members": 0}, "members 0"),
         ({"wider_chunks": 0}, "wider chunks 0"),
+        (
+            {"method": "ensemble", "members": 2},
+            "members is 2, .*set members to 3 or more, or vote to mean",
+        ),
+        ({"method": "ensemble", "members": 1}, "members is 1"),
     ],
 )
 def test_settings_refuse_what_makes_no_sense(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=f"Refiner: .*{message}"):
         Refine(**settings)
+
+
+def test_two_members_may_vote_by_their_mean_and_other_methods_have_none() -> None:
+    assert Refine("ensemble", members=2, vote="mean").tries == 2
+    assert Refine("iterative", members=2).tries == Refine("extended", members=1).tries == 1
 
 
 def test_a_pass_starts_at_its_strength_and_goes_on_down_the_schedule() -> None:

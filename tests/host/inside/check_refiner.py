@@ -54,6 +54,11 @@ def check_a_refiner_without_rewards_says_what_to_plug_in(pack: Pack) -> None:
         pack.module("nodes.generate").StreamT1ChunkBeamSampler.execute(**inputs)
 
 
+def check_two_members_cannot_vote_for_a_medoid(pack: Pack) -> None:
+    with pytest.raises(ValueError, match="Refiner: members is 2, .*3 or more, or vote to mean"):
+        pack.module("nodes.options").StreamT1Refiner.execute(**{**REFINER, "vote": "medoid"})
+
+
 def check_pictures_of_a_chunk_are_of_what_goes_on(pack: Pack) -> None:
     live_run = pack.module("nodes.host.live").LiveRun
     events = pack.module("stream_t1_core.events")
