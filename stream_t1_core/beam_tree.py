@@ -8,9 +8,10 @@ and where on the picture to draw; ``plot.py`` puts bands together.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from .drawing import FAINT, GROUND, INK, Colour, Pen
-from .run_record import ChunkRecord, RunRecord, Tried
+from .run_record import ChunkRecord, GivenUp, RunRecord, Tried
 
 PATH, KEPT, PALE, RED = (204, 134, 0), (228, 237, 249), (125, 125, 125), (190, 30, 40)
 LINK, GOLD = (120, 120, 120), (255, 196, 0)
@@ -36,15 +37,22 @@ class Look:
     strip: int  # height of a line below the cells
     text: int
     small: int
+    early: int  # of a row of those pruned early, below the others
     roomy: bool  # cells have three lines, not one
 
-    def height(self, rows: int) -> int:
+    def height(self, rows: int, early: int) -> int:
         """Of a band."""
-        return HEADING + rows * self.row + len(STRIPS) * self.strip
+        return self.below(rows, early) + len(STRIPS) * self.strip
+
+    def below(self, rows: int, early: int) -> int:
+        """From a band's top to the strips below its cells."""
+        return HEADING + rows * self.row + early * self.early
 
 
-ROOMY = Look(column=140, gap=40, cell=52, row=60, strip=18, text=15, small=11, roomy=True)
-COMPACT = Look(column=52, gap=12, cell=15, row=18, strip=14, text=10, small=10, roomy=False)
+ROOMY = Look(column=140, gap=40, cell=52, row=60, strip=18, text=15, small=11, early=18, roomy=True)
+COMPACT = Look(
+    column=52, gap=12, cell=15, row=18, strip=14, text=10, small=10, early=14, roomy=False
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,18 @@ class Band:
     def middle(self, row: int) -> float:
         return self.top + HEADING + (row + 0.5) * self.look.row
 
+    @cached_property
+    def rows(self) -> int:
+        return max(len(rows_of(self.run.chunks[chunk])) for chunk in self.chunks)
+
+    @cached_property
+    def early(self) -> int:
+        """Rows of those pruned early."""
+        return max(len(early_of(self.run.chunks[chunk])) for chunk in self.chunks)
+
+    def middle_early(self, row: int) -> float:
+        return self.top + self.look.below(self.rows, 0) + (row + 0.5) * self.look.early
+
     def on_path(self, chunk: int, candidate: int) -> bool:
         return chunk < len(self.path) and self.path[chunk] == candidate
 
@@ -81,9 +101,14 @@ def rows_of(chunk: ChunkRecord) -> dict[int, int]:
     return {candidate: row for row, candidate in enumerate(sorted(order))}
 
 
+def early_of(chunk: ChunkRecord) -> tuple[GivenUp, ...]:
+    """Those pruned early that are shown."""
+    return chunk.pruned_early[:MOST_ROWS]
+
+
 def draw_band(pen: Pen, band: Band) -> None:
-    rows = max(len(rows_of(band.run.chunks[chunk])) for chunk in band.chunks)
-    _labels(pen, band, rows)
+    below = band.top + band.look.below(band.rows, band.early)
+    _labels(pen, band, below)
     for chunk in band.chunks:
         pen.text(
             (band.centre(chunk), band.top + HEADING / 2 - 2),
@@ -96,7 +121,9 @@ def draw_band(pen: Pen, band: Band) -> None:
     for chunk in band.chunks:
         for candidate, row in rows_of(band.run.chunks[chunk]).items():
             _cell(pen, band, chunk, candidate, row)
-        _strips(pen, band, chunk, band.top + HEADING + rows * band.look.row)
+        for row, candidate in enumerate(early_of(band.run.chunks[chunk])):
+            _early_cell(pen, band, chunk, candidate, row)
+        _strips(pen, band, chunk, below)
 
 
 def draw_cell(
@@ -184,15 +211,17 @@ def _merit(candidate: Tried) -> tuple[bool, float, float]:
     return candidate.rank is None, candidate.rank or 0, -score
 
 
-def _labels(pen: Pen, band: Band, rows: int) -> None:
+def _labels(pen: Pen, band: Band, below: float) -> None:
     at = band.left - (8 if band.look.roomy else 2)
     aligned = all(len(band.run.chunks[chunk].candidates) <= MOST_ROWS for chunk in band.chunks)
-    for row in range(rows if aligned else 0):
+    for row in range(band.rows if aligned else 0):
         name = f"candidate {row + 1}" if band.look.roomy else str(row + 1)
         pen.text((at - 6, band.middle(row)), name, "rm", PALE, max(band.look.small, 10))
     heading = "chunk" if not band.look.roomy else ""
     pen.text((at - 6, band.top + HEADING / 2 - 2), heading, "rm", PALE, band.look.small)
-    below = band.top + HEADING + rows * band.look.row
+    if band.early:
+        middle = (band.middle_early(0) + band.middle_early(band.early - 1)) / 2
+        pen.text((at - 6, middle), "pruned early", "rm", PALE, band.look.small)
     for i, name in enumerate(STRIPS):
         pen.text((at - 6, below + (i + 0.5) * band.look.strip), name, "rm", PALE, 11)
 
@@ -209,19 +238,24 @@ def _links(pen: Pen, band: Band, chunk: int) -> None:
         start = band.left - 4  # from the band above: short of the rows' names
     lane = (end - start) / (len(before.survivors) + 1)
 
+    def line(parent: int, there: float, colour: Colour, width: int) -> None:
+        x, y = round(start + (parent + 1) * lane), band.middle(above[before.survivors[parent]])
+        pen.draw.line([(start, y), (x, y), (x, there), (end, there)], fill=colour, width=width)
+
+    for row, candidate in enumerate(early_of(now)):
+        line(candidate.parent, band.middle_early(row), FAINT, 1)
+
     def weight(candidate: int) -> tuple[bool, bool]:
         return band.on_path(chunk, candidate), now.candidates[candidate].rank is not None
 
     for candidate in sorted(rows, key=weight):
         rank = now.candidates[candidate].parent
-        parent = before.survivors[rank]
-        chosen = band.on_path(chunk, candidate) and band.on_path(chunk - 1, parent)
+        chosen = band.on_path(chunk, candidate)
+        chosen = chosen and band.on_path(chunk - 1, before.survivors[rank])
         kept = now.candidates[candidate].rank is not None
-        x = round(start + (rank + 1) * lane)
-        y, there = band.middle(above[parent]), band.middle(rows[candidate])
         colour = PATH if chosen else LINK if kept else FAINT
         width = (3 if band.look.roomy else 2) if chosen else 1
-        pen.draw.line([(start, y), (x, y), (x, there), (end, there)], fill=colour, width=width)
+        line(rank, band.middle(rows[candidate]), colour, width)
 
 
 def _cell(pen: Pen, band: Band, chunk: int, candidate: int, row: int) -> None:
@@ -229,6 +263,16 @@ def _cell(pen: Pen, band: Band, chunk: int, candidate: int, row: int) -> None:
     box = (x - half, y - band.look.cell / 2, x + half, y + band.look.cell / 2)
     found = band.run.chunks[chunk].candidates[candidate]
     draw_cell(pen, box, found, band.on_path(chunk, candidate), band.look)
+
+
+def _early_cell(pen: Pen, band: Band, chunk: int, candidate: GivenUp, row: int) -> None:
+    """One that was pruned before it was done: small, faded, with its estimated score."""
+    x, y, half = band.centre(chunk), band.middle_early(row), band.half()
+    high = band.look.early / 2 - 1
+    pen.draw.rectangle((x - half, y - high, x + half, y + high), fill=GROUND, outline=FAINT)
+    score, step = brief(candidate.score), band.run.early_step
+    told = f"after step {step}: {score}" if band.look.roomy and step else score
+    pen.text((x, y), told, "mm", PALE, band.look.small)
 
 
 def _strips(pen: Pen, band: Band, chunk: int, top: float) -> None:

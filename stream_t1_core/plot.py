@@ -21,6 +21,7 @@ from .beam_tree import (
     draw_band,
     draw_cell,
     draw_route,
+    early_of,
     ordinal,
     rows_of,
 )
@@ -66,7 +67,7 @@ def draw_run(run: RunRecord) -> Tensor:
         _line(pen, plan, top, text, bold=i == 0)
         top += LINE
     for i, chunks in enumerate(plan.bands):
-        at = top + MARGIN / 2 + i * (plan.look.height(plan.rows) + BETWEEN)
+        at = top + MARGIN / 2 + i * plan.each
         draw_band(pen, Band(run, path, chunks, LEFT, at, plan.pitch, plan.look))
     top += tree
     for curve in curves:
@@ -86,29 +87,30 @@ class _Plan:
 
     look: Look
     bands: tuple[range, ...]
-    rows: int
+    each: int  # height of a band, and of the gap below
     width: int
     pitch: float
 
     @property
     def height(self) -> int:
-        return len(self.bands) * (self.look.height(self.rows) + BETWEEN)
+        return len(self.bands) * self.each
 
 
 def _plan(run: RunRecord) -> _Plan:
     count = len(run.chunks)
     rows = max((len(rows_of(chunk)) for chunk in run.chunks), default=0)
     roomy = _columns(count, ROOMY)
-    fits = math.ceil(count / roomy) * (ROOMY.height(rows) + BETWEEN) <= ROOMY_HEIGHT
+    early = max((len(early_of(chunk)) for chunk in run.chunks), default=0)
+    fits = math.ceil(count / roomy) * (ROOMY.height(rows, early) + BETWEEN) <= ROOMY_HEIGHT
     look = ROOMY if fits else COMPACT
-    each = _columns(count, look)
-    most = max(1, MOST_HEIGHT // (look.height(rows) + BETWEEN)) * each
+    each, high = _columns(count, look), look.height(rows, early) + BETWEEN
+    most = max(1, MOST_HEIGHT // high) * each
     first = max(0, count - most)
     starts = range(first, count, each)
     bands = tuple(range(start, min(start + each, count)) for start in starts)
     wide = LEFT + RIGHT + each * WIDEST_COLUMN
     width = min(max(wide, LEAST_WIDTH), MOST_WIDTH)
-    return _Plan(look, bands, rows, width, (width - LEFT - RIGHT) / each)
+    return _Plan(look, bands, high, width, (width - LEFT - RIGHT) / each)
 
 
 def _columns(count: int, look: Look) -> int:
@@ -134,7 +136,7 @@ def _header(run: RunRecord, plan: _Plan) -> list[str]:
         cancelled = reason == "InterruptProcessingException"  # the host's word for it
         lines.append("stopped: " + ("cancelled" if cancelled else reason or "no reason given"))
     if run.chunks:
-        lines += [_why_kept(run), *_by_hand(run), _why_chosen(run)]
+        lines += [_why_kept(run), *_why_early(run), *_by_hand(run), _why_chosen(run)]
     if plan.bands and plan.bands[0].start:
         lines.append(
             f"The tree shows the last chunks, from {plan.bands[0].start + 1}; curves show all."
@@ -176,6 +178,12 @@ def _why_kept(run: RunRecord) -> str:
         "Large number: the fused score, a weighted mean of short and long reward. The highest "
         "wins the chunk (1st); the best are kept and continued, the others pruned."
     )
+
+
+def _why_early(run: RunRecord) -> Iterator[str]:
+    if any(chunk.pruned_early for chunk in run.chunks):
+        when = f"after step {run.early_step}" if run.early_step else "early"
+        yield f"Small cells: pruned {when}, before they were done, by an estimated short score."
 
 
 def _why_chosen(run: RunRecord) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from .report import VERSION
 
 ROUTES = ("drop", "blend", "append")
+EARLIER = {"pruned_early": []}  # what the first reports do not say
 MOST = 2**63  # of any number: what is larger is damage, and arithmetic on it fails
 
 
@@ -54,6 +55,14 @@ class Tried:
 
 
 @dataclass(frozen=True)
+class GivenUp:
+    """A candidate that was pruned before it was done."""
+
+    parent: int  # rank of its parent
+    score: float | None  # short reward of what it would have become
+
+
+@dataclass(frozen=True)
 class ChunkRecord:
     candidates: tuple[Tried, ...]
     sinks: tuple[int, ...]  # of each survivor, best first
@@ -62,6 +71,7 @@ class ChunkRecord:
     left_out: dict[str, str]  # rewards without a number, and why
     prompt: str | None = None  # if it changed with this chunk
     chosen: str | None = None  # artist: by hand; timeout: asked in vain; None: by score
+    pruned_early: tuple[GivenUp, ...] = ()
 
     @property
     def survivors(self) -> list[int]:
@@ -75,6 +85,7 @@ class RunRecord:
     prompt: str
     planned: int  # chunks
     first_sinks: int = 0  # chunks that are sinks from the start and never leave
+    early_step: int | None = None  # after which candidates are pruned early; None: they are not
     chunks: tuple[ChunkRecord, ...] = ()
     best_beam: int | None = None  # None until the run is done
     final_scores: tuple[float | None, ...] = ()
@@ -168,7 +179,10 @@ def _started(record: Mapping[str, Any]) -> RunRecord:
     if isinstance(settings.get("memory"), dict):
         each = _count(settings, "frames_per_chunk")
         first = _count(settings["memory"], "sink_frames") // max(1, each)
-    return RunRecord(_text(record, "prompt") or "", _count(record, "chunks"), first)
+    search = settings.get("search")
+    early = search.get("early") if isinstance(search, dict) else None
+    step = _count(early, "step") if isinstance(early, dict) else None
+    return RunRecord(_text(record, "prompt") or "", _count(record, "chunks"), first, step)
 
 
 def _chunk(record: Mapping[str, Any], parents: int) -> ChunkRecord:
@@ -188,7 +202,14 @@ def _chunk(record: Mapping[str, Any], parents: int) -> ChunkRecord:
         {name: str(reason) for name, reason in _object(record, "left_out").items()},
         _text(record, "prompt"),
         _text(record, "chosen"),
+        tuple(_given_up(item, parents) for item in _list({**EARLIER, **record}, "pruned_early")),
     )
+
+
+def _given_up(item: object, parents: int) -> GivenUp:
+    if not isinstance(item, dict):
+        raise ValueError(f"candidate {_shown(item)} is no object")
+    return GivenUp(_count(item, "parent", below=parents), _score(item, "score"))
 
 
 def _candidate(item: object, parents: int) -> Tried:

@@ -17,6 +17,7 @@ const NARROW = 440; // less room leaves out what the cards say too
 const CARD = { width: 109, mostWidth: 220, height: 43, mostHeight: 100, gap: 15, text: 66 };
 const CARD_FOOT = { won: 15, memory: 18, cost: 14 };
 const SMALL = { width: 15, mostWidth: 72, height: 10, mostHeight: 24 };
+const EARLY = { cards: 14, overview: 11 }; // height of a row of those pruned early
 const SMALL_FOOT = { won: 12, memory: 16, sinks: 11, cost: 14 };
 const NUMBER_PITCH = 44; // a column this wide has room for a number in the overview
 const LANE = { least: 16, roomy: 40, most: 72 }; // a roomy one shows its bounds
@@ -278,7 +279,7 @@ class BeamPanel {
       const rows = Object.entries(layout.foot).map(([name, height]) => label(name, height));
       this.names.replaceChildren(...rows, ...view.lanes.map((one) => laneName(one, lane)));
     }
-    const key = JSON.stringify([layout, view.rows, view.planned, view.lanes.length]);
+    const key = JSON.stringify([layout, view.rows, view.early, view.planned, view.lanes.length]);
     if (this.drawn.frame === key) return;
     this.drawn.frame = key;
     const foot = sum(Object.values(layout.foot)) + lane * view.lanes.length;
@@ -290,6 +291,7 @@ class BeamPanel {
     this.grid.setAttribute("aria-rowcount", view.planned);
     this.grid.setAttribute("aria-colcount", view.rows);
     const numbers = Array.from({ length: view.rows }, (_, index) => label(index + 1, row));
+    if (view.early) numbers.push(label("early", layout.early * view.early));
     this.numbers.replaceChildren(...numbers);
   }
 
@@ -361,7 +363,7 @@ class BeamPanel {
     const data = view.chunks[chunk] ?? null;
     const cells = data?.cells ?? [];
     const { density, pitch, row } = layout;
-    const shape = `${density} ${pitch} ${row} ${cells.length} ${this.aspect}`;
+    const shape = `${density} ${pitch} ${row} ${view.rows} ${cells.length} ${this.aspect}`;
     const kind = `${shape} ${this.ghost(chunk)}`;
     let column = columns.get(chunk);
     let focused = null;
@@ -429,7 +431,8 @@ class BeamPanel {
     for (const part of [head, root, foot]) part.style.left = `${chunk * layout.pitch}px`;
     const links = svg("svg", { class: "links", width: layout.gap, height: layout.tree });
     const cells = (data?.cells ?? []).map((cell) => this.buildCell(cell));
-    root.append(links, ...cells.map((cell) => cell.root));
+    const early = (data?.early ?? []).map((cell, index) => earlyCell(cell, index, layout));
+    root.append(links, ...cells.map((cell) => cell.root), ...early);
     if (this.ghost(chunk)) {
       for (let row = 0; row < view.rows; row++) root.append(placed("ghost", row, layout));
     }
@@ -672,7 +675,7 @@ function cardLayout(view, room) {
   const wide = Math.max(1, room.width - GUTTER);
   const whole = Math.max(1, Math.floor(wide / CARD.width)); // columns, none of them cut off
   const pitch = clamp(wide / Math.min(view.planned, whole), CARD.width, CARD.mostWidth);
-  const rows = rowLayout(view, room, foot, CARD.height, CARD.mostHeight);
+  const rows = rowLayout(view, room, foot, CARD.height, CARD.mostHeight, EARLY.cards);
   const card = rows.row - 5;
   const thumb = clamp(Math.round(pitch - CARD.gap - CARD.text), 28, Math.round(card * 1.8));
   return { density: "cards", ...rows, foot, pitch, gap: CARD.gap, card, thumb };
@@ -683,19 +686,19 @@ function overviewLayout(view, room) {
   const foot = view.rows === 1 ? less : SMALL_FOOT;
   const pitch = clamp((room.width - GUTTER) / view.planned, SMALL.width, SMALL.mostWidth);
   const gap = Math.round(Math.min(12, pitch * 0.34));
-  const rows = rowLayout(view, room, foot, SMALL.height, SMALL.mostHeight);
+  const rows = rowLayout(view, room, foot, SMALL.height, SMALL.mostHeight, EARLY.overview);
   const card = Math.min(rows.row - 2, Math.round(1.2 * (pitch - gap)));
   return { density: "overview", ...rows, foot, pitch, gap, card };
 }
 
 // Heights: of a row of the tree first, then what is left for the lanes of the chart.
-function rowLayout({ rows, lanes }, room, foot, least, most) {
+function rowLayout({ rows, early: below, lanes }, room, foot, least, most, early) {
   const free = room.height - HEAD - sum(Object.values(foot)) - SPARE;
   const forTree = free - lanes.length * LANE.least;
-  const row = clamp(Math.floor(forTree / rows), least, most);
-  const tree = row * rows;
+  const row = clamp(Math.floor((forTree - below * early) / rows), least, most);
+  const [begin, tree] = [row * rows, row * rows + below * early]; // of those pruned early; the end
   const lane = Math.floor((free - tree) / Math.max(1, lanes.length));
-  return { row, tree, forTree, lane: clamp(lane, LANE.least, LANE.most) };
+  return { row, early, begin, tree, forTree, lane: clamp(lane, LANE.least, LANE.most) };
 }
 
 function placed(name, row, { row: high, card, pitch, gap }) {
@@ -710,6 +713,22 @@ function placed(name, row, { row: high, card, pitch, gap }) {
   return box;
 }
 
+// One that was given up before it was done: small and faded, below those that were made.
+function earlyCell({ text, scoreText, words }, index, { early, begin, pitch, gap, density }) {
+  const number = pitch >= NUMBER_PITCH ? ` ${scoreText}` : "";
+  const box = span("early", `${MARKS.pruned}${density === "cards" ? ` ${text}` : number}`);
+  box.setAttribute("role", "gridcell");
+  box.setAttribute("aria-label", words);
+  box.title = words;
+  Object.assign(box.style, {
+    top: `${begin + index * early + 1}px`,
+    height: `${early - 2}px`,
+    width: `${pitch - gap}px`,
+    left: `${gap}px`,
+  });
+  return box;
+}
+
 // A survivor off the path is a disc or a ring by its shape: it has room for its place.
 function smallText({ state, rank }, mark, fused, { pitch }) {
   if (pitch >= NUMBER_PITCH) return `${mark} ${fused}`;
@@ -718,15 +737,18 @@ function smallText({ state, rank }, mark, fused, { pitch }) {
 }
 
 // Lines from the parents, the final path last, so that it lies on top.
-function paintLinks(links, chunk, { row, gap }) {
+function paintLinks(links, chunk, { row, begin, early, gap }) {
   const lines = { pruned: "", kept: "", alive: "", final: "" };
   const middle = (index) => (index + 0.5) * row;
-  for (const { parent, candidate, state } of chunk?.cells ?? []) {
-    if (parent === null) continue;
-    const [from, to, bend] = [middle(parent), middle(candidate), gap / 2];
-    const curve = `M0 ${from}C${bend} ${from} ${bend} ${to} ${gap} ${to}`;
-    lines[{ failed: "pruned", open: "kept" }[state] ?? state] += curve;
+  const add = (parent, to, kind) => {
+    if (parent === null) return;
+    const [from, bend] = [middle(parent), gap / 2];
+    lines[kind] += `M0 ${from}C${bend} ${from} ${bend} ${to} ${gap} ${to}`;
+  };
+  for (const { parent, candidate, state } of chunk.cells) {
+    add(parent, middle(candidate), { failed: "pruned", open: "kept" }[state] ?? state);
   }
+  chunk.early.forEach(({ parent }, index) => add(parent, begin + (index + 0.5) * early, "pruned"));
   const drawn = Object.entries(lines).filter(([, line]) => line);
   links.replaceChildren(...drawn.map(([kind, d]) => svg("path", { class: kind, d })));
 }

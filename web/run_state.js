@@ -115,9 +115,10 @@ function wrongChunk(record, planned) {
     return "chunk_done needs seconds by phase";
   }
   if (!Number.isFinite(kv_bytes)) return "chunk_done needs the number kv_bytes";
-  const { prompt = null, chosen = null, budget = null } = record;
+  const { prompt = null, chosen = null, budget = null, pruned_early = [] } = record;
   if (![prompt, chosen].every(isText)) return "prompt and chosen are text or null";
   if (!isBudget(budget)) return "budget is null, or what was allotted and what was spent";
+  if (!isList(pruned_early, isEarly)) return "pruned_early needs parent, seed and score of each";
   return left_out === undefined || isObject(left_out) ? null : "left_out is not an object";
 }
 
@@ -137,6 +138,11 @@ function isCandidate(value) {
     (value.rank === null || Number.isInteger(value.rank)) &&
     isRefinement(value.refined ?? null)
   );
+}
+
+function isEarly(value) {
+  const { parent, seed, score } = isObject(value) ? value : {};
+  return Number.isInteger(parent) && Number.isFinite(seed) && isScore(score);
 }
 
 function isRefinement(value) {
@@ -164,6 +170,7 @@ function isTotal(value) {
 export function viewOf(run) {
   const chunks = run.chunks.map((entry, chunk) => entry && chunkOf(entry, chunk));
   chunks.forEach((chunk, index) => linkToParents(chunk, chunks[index - 1]));
+  for (const chunk of chunks) if (chunk) tellEarly(chunk, run.started?.settings);
   const ended = run.done ? "done" : run.stopped ? "stopped" : null;
   const path = markPaths(chunks, run.done?.best_beam ?? 0);
   markRoutes(chunks, path, run.started?.settings);
@@ -190,6 +197,7 @@ export function viewOf(run) {
     question,
     chunks,
     rows: Math.max(0, ...chunks.map((chunk) => chunk?.cells.length ?? 0)) || expected(run),
+    early: Math.max(0, ...chunks.map((chunk) => chunk?.early.length ?? 0)), // rows below these
     path,
     finalScores: run.done?.final_scores ?? [],
     bestBeam: run.done?.best_beam ?? 0,
@@ -314,6 +322,12 @@ function chunkOf({ record, strips }, chunk) {
     next: next?.candidate ?? null, // best of the others
     kept: cells.filter(({ rank }) => rank !== null).length,
     leadText: byHand ? "by hand" : lead,
+    early: (record.pruned_early ?? []).map(({ parent: parentRank, seed, score }) => ({
+      parent: null,
+      parentRank,
+      seed,
+      score, // short reward of what it would have become
+    })),
     byHand,
     tooLate: record.chosen === "timeout", // the artist was asked and did not answer
     prompt: record.prompt ?? null, // from here on, if it is a new one
@@ -342,8 +356,29 @@ function bestOf(cells) {
 function linkToParents(chunk, before) {
   if (!chunk || !before) return;
   const byRank = new Map(before.cells.map((cell) => [cell.rank, cell.candidate]));
-  for (const cell of chunk.cells) cell.parent = byRank.get(cell.parentRank) ?? null;
+  for (const cell of [...chunk.cells, ...chunk.early]) {
+    cell.parent = byRank.get(cell.parentRank) ?? null;
+  }
 }
+
+// Candidates that were given up before they were done, in words.
+function tellEarly({ chunk, early }, settings) {
+  const digits = decimalsFor(early.map(({ score }) => score));
+  const standard = settings?.search?.standardise;
+  const step = settings?.search?.early?.step;
+  for (const cell of early) {
+    const text = standard ? signedText(cell.score) : numberText(cell.score, digits);
+    cell.scoreText = cell.score === null ? "–" : text;
+    cell.text = step ? `step ${step}: ${cell.scoreText}` : cell.scoreText;
+    cell.words =
+      `Chunk ${chunk + 1}: pruned ${givenUp(settings)}, before it was done, by its estimated ` +
+      `short score: ${text}${standard ? " standard deviations from the chunk's mean" : ""}. ` +
+      `Seed ${cell.seed}.`;
+  }
+}
+
+const givenUp = (settings) =>
+  settings?.search?.early ? `after step ${settings.search.early.step}` : "early";
 
 // Sets the state of survivors; gives the path's candidate by chunk, null where it is not known.
 function markPaths(chunks, tipRank) {
@@ -482,6 +517,7 @@ export function explain(view, chunk, candidate) {
     ...here.leftOut.map(
       ([name, reason]) => `Reward ${name} had no number in this chunk (${reason}): left out.`,
     ),
+    ...earlyOnes(view, here),
     ...spent(view, here),
     ...(here.prompt === null ? [] : [`From this chunk on the prompt is "${here.prompt}".`]),
     origin(view, cell),
@@ -688,14 +724,23 @@ function routeReason({ chunks, settings }, cell) {
   return cell.route === route ? `: ${scores}, ${step}` : "";
 }
 
+// Who else was tried.
+function earlyOnes({ settings }, { early }) {
+  if (!early.length) return [];
+  const were = early.length === 1 ? "1 more was" : `${early.length} more were`;
+  const scores = early.map(({ scoreText }) => scoreText).join(", ");
+  return [`${were} pruned ${givenUp(settings)}, by an estimated short score of ${scores}.`];
+}
+
 // What its chunk got of the run's budget, and what that took.
-function spent({ settings }, { budget, cells, kept }) {
+function spent({ settings }, { budget, cells, early, kept }) {
   if (!budget) return [];
   const { allotted, seconds, calls, passes } = budget;
   const timed = TIMED.includes(settings.budget?.target);
-  const got = [outOf(cells.length, allotted.candidates, "candidate"), `${kept} kept`];
+  const tried = cells.length + early.length;
+  const got = [outOf(tried, allotted.candidates, "candidate"), `${kept} kept`];
   if (allotted.passes) got.push(outOf(passes, allotted.passes, "refinement pass", "es"));
-  const late = timed && (cells.length < allotted.candidates || passes < allotted.passes);
+  const late = timed && (tried < allotted.candidates || passes < allotted.passes);
   const notes = allotted.predicted === null ? [] : [`${secondsText(allotted.predicted)} predicted`];
   if (timed) notes.push(`share ${secondsText(allotted.share)}`);
   const time = `${secondsText(seconds)}${notes.length ? ` (${notes.join(", ")})` : ""}`;

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 import torch
-from told import candidate, chunk, report, searched
+from told import candidate, chunk, line_of, report, searched
 from torch import Tensor
 
 from stream_t1_core.beam_tree import (
@@ -23,7 +24,17 @@ from stream_t1_core.beam_tree import (
     rows_of,
     winner,
 )
-from stream_t1_core.plot import LEFT, LEGEND, LINE, MARGIN, MOST_WIDTH, RIGHT, draw_report
+from stream_t1_core.events import PrunedEarly
+from stream_t1_core.plot import (
+    LEFT,
+    LEGEND,
+    LINE,
+    MARGIN,
+    MOST_WIDTH,
+    RIGHT,
+    draw_report,
+    draw_run,
+)
 from stream_t1_core.run_record import read_report
 
 MOST_PIXELS = 1280 * 7000
@@ -109,6 +120,29 @@ def test_of_very_many_candidates_all_kept_ones_are_shown() -> None:
         best = sorted(range(900), key=lambda i: -record.candidates[i].fused)[:MOST_ROWS]
         assert set(rows) == set(best), index
     assert draw_report(searched(2, 30, 30)).shape[2] <= MOST_WIDTH
+
+
+def test_those_pruned_early_are_small_cells_below_with_a_line_that_says_so() -> None:
+    early = (PrunedEarly(1, 45, 0.52), PrunedEarly(0, 46, None))
+    text = report(
+        chunk(0, candidate(3.0, 0), candidate(2.0, 1)),
+        chunk(1, candidate(4.0, 0), candidate(3.5, 1), pruned_early=early),
+    )
+    plain = line_of(text, 3, pruned_early=[])
+    rows = 2 * ROOMY.early + LINE
+    assert draw_report(text).shape[1] == draw_report(plain).shape[1] + rows
+    started = json.loads(text.splitlines()[0])["settings"] | {"search": {"early": {"step": 2}}}
+    run = read_report(line_of(text, 1, settings=started))
+    assert [c.score for c in run.chunks[1].pruned_early] == [0.52, None] and run.early_step == 2
+    told, untold = draw_run(run), draw_report(text)
+    assert told.shape == untold.shape and not torch.equal(told, untold)
+
+
+@pytest.mark.parametrize("looks", [10, 400])
+def test_many_pruned_early_stay_within_the_picture(looks: int) -> None:
+    early = tuple(PrunedEarly(0, i, float(i)) for i in range(100))
+    chunks = (chunk(i, candidate(3.0, 0), pruned_early=early) for i in range(looks))
+    assert draw_report(report(*chunks))[0, ..., 0].numel() <= MOST_PIXELS
 
 
 def test_without_scores_there_are_no_curves() -> None:

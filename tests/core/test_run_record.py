@@ -55,6 +55,7 @@ def test_without_rewards_nobody_has_a_score() -> None:
 def test_the_first_reports_have_fewer_fields() -> None:
     started, done = map(json.loads, report(chunk(0, candidate(rank=0)), best=None).splitlines())
     del started["prompt"], done["left_out"], done["candidates"][0]["refined"]
+    del done["pruned_early"]
     run = read_report(f"{json.dumps(started)}\n{json.dumps(done)}")
     assert (run.prompt, run.chunks[0].left_out) == ("", {})
     assert run.chunks[0].candidates[0].refined is None
@@ -120,6 +121,9 @@ def candidates(**changed: object) -> list[dict]:
         (2, {"candidates": candidates(fused="1")}, 'line 2: fused "1": it is a number'),
         (2, {"candidates": candidates(short=10**400)}, "line 2: short"),
         (2, {"candidates": candidates(route="away")}, 'line 2: route "away": it is one of drop'),
+        (2, {"pruned_early": 3}, "line 2: pruned_early 3: it is a list"),
+        (2, {"pruned_early": [{"parent": 1, "score": 1.0}]}, "line 2: parent 1: there are only 1"),
+        (2, {"pruned_early": [{"parent": 0, "score": "1"}]}, 'line 2: score "1": it is a number'),
         (2, {"sinks": []}, "line 2: 0 numbers of sinks for 1 survivors"),
         (2, {"kv_bytes": 10**300}, "line 2: kv_bytes is a number of 301 digits"),
         (2, {"seconds": {"denoise": "long"}}, "line 2: denoise"),

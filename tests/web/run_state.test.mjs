@@ -372,6 +372,51 @@ test("a reward that was left out is told once, with how often and why", () => {
   assert.deepEqual(viewOf(runOf(started(), ...CHUNKS)).warnings, []);
 });
 
+const early = (parent, score, seed = 45) => ({ parent, seed, score });
+
+test("those pruned early stand apart, with their step and their estimated score", () => {
+  const pruned_early = [early(1, 3), early(0, 0.52, 46), early(0, null, 47)];
+  const search = { early: { step: 1, share: 0.5 } };
+  const records = [started({ search }), CHUNKS[0], { ...CHUNKS[1], pruned_early }];
+  const view = viewOf(runOf(...records));
+  assert.deepEqual([view.rows, view.early], [4, 3]);
+  assert.deepEqual([view.chunks[0].early, view.chunks[1].cells.length], [[], 4]);
+  const [first, second, third] = view.chunks[1].early;
+  assert.deepEqual([first.parent, second.parent], [1, 0]); // candidates of the chunk before
+  assert.deepEqual([first, second, third].map(({ text }) => text), [
+    "step 1: 3.00",
+    "step 1: 0.52",
+    "step 1: –",
+  ]);
+  assert.equal(
+    second.words,
+    "Chunk 2: pruned after step 1, before it was done, by its estimated short score: 0.52. Seed 46.",
+  );
+  const told = "3 more were pruned after step 1, by an estimated short score of 3.00, 0.52, –.";
+  assert.ok(explain(view, 1, 0).includes(told));
+  assert.doesNotMatch(textOf(view, 0, 0), /more/);
+  const standardised = [started({ search: { ...search, standardise: true } }), ...records.slice(1)];
+  const [best] = viewOf(runOf(...standardised)).chunks[1].early;
+  assert.match(best.words, /short score: \+3\.00 standard deviations from the chunk's mean\./);
+});
+
+test("time was not up where candidates were pruned early", () => {
+  const budget = spent({ candidates: 6, share: 9 });
+  const settings = budgeted({ ...QUALITY, target: "total seconds" });
+  const chunk = { ...CHUNKS[0], budget, pruned_early: [early(0, 1), early(0, 2)] };
+  assert.match(textOf(viewOf(runOf(settings, chunk)), 0, 0), /Budget: 6 candidates, 2 kept; took/);
+});
+
+test("a report says nothing wrong about those pruned early", () => {
+  const lines = (pruned_early) =>
+    [started(), { ...CHUNKS[0], pruned_early }].map(JSON.stringify).join("\n");
+  for (const good of [undefined, [], [early(0, null)]]) runFromReport(lines(good));
+  for (const wrong of [3, {}, [3], [early("0", 1)], [early(0, "1")], [{ parent: 0, score: 1 }]]) {
+    assert.throws(() => runFromReport(lines(wrong)), /line 2 of the report: pruned_early needs/);
+  }
+  assert.equal(viewOf(runFromReport(lines([early(0, 1)]))).chunks[0].early[0].text, "1.00");
+});
+
 test("equal scores: the words say that the earlier one wins", () => {
   const view = viewOf(runOf(started(), made(0, [at(0, 0.5, 0), at(0, 0.5, 1)])));
   assert.match(

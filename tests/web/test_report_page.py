@@ -106,6 +106,20 @@ def test_it_shows_the_run_and_asks_for_nothing(opened: Callable[..., Opened]) ->
     assert [url for url in found.requests if not url.startswith("data:")] == [page.url]
 
 
+def test_those_pruned_early_and_the_budget_are_on_the_page(opened: Callable[..., Opened]) -> None:
+    started, first, second, done = map(json.loads, told(2, 4, "a red circle").splitlines())
+    started["settings"]["search"] |= {"early": {"step": 1, "share": 0.5}}
+    second["pruned_early"] = [{"parent": 0, "seed": 50 + i, "score": 0.5 - i} for i in range(2)]
+    done["budget"] = {"calls": 34, "seconds": 4.0, "error": 0.08}
+    page = opened("\n".join(map(json.dumps, (started, first, second, done)))).page
+    cells = page.locator(".early")
+    assert cells.all_inner_texts() == ["\u00d7 step 1: 0.50", "\u00d7 step 1: \u22120.50"]
+    assert "pruned after step 1, before it was done" in cells.first.get_attribute("title")
+    made, small = page.locator(".cell").last.bounding_box(), cells.first.bounding_box()
+    assert small["y"] >= made["y"] + made["height"] and small["height"] < made["height"] / 2
+    assert page.locator(".spent").inner_text().startswith("Budget: 34 denoiser calls in 4.0")
+
+
 def test_markup_in_a_report_is_shown_as_text(opened: Callable[..., Opened]) -> None:
     found = opened(told(2, 4, MARKUP, failure=MARKUP))
     page = found.page
