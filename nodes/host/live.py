@@ -18,7 +18,8 @@ with a question ``asked`` (Unix seconds) too.
   all its ``messages``, and ``now`` (Unix seconds; clocks differ)
 - ``GET /stream_t1/runs/RUN/CHUNK/CANDIDATE.jpg``: a filmstrip
 - ``POST /stream_t1/runs/RUN/quality`` with ``{"quality": 0.3}``, 0 to 1: what the run's budget is
-  from the next chunk on. 200; 409 when the run does not spend by quality, or has ended; 400 and 415
+  from the next chunk on. 200; 409 when the run does not spend by quality, or has ended; 400, 415.
+  404 and 409 name the runs there are
 - ``POST /stream_t1/runs/RUN/choice`` with ``{"chunk": 2, "candidates": [3, 0]}``, from 0, the best
   first: these go on. 200; 409 when the run does not wait for this chunk; 400 and 415 say what is
   wrong with the request
@@ -27,7 +28,7 @@ with a question ``asked`` (Unix seconds) too.
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,7 @@ MOST_RUNS = 32
 MOST_BYTES = 128 * 1024 * 1024  # of one run's filmstrips, and of all earlier ones together
 STATES = {"run_done": "done", "run_stopped": "stopped"}
 MOST_BODY_BYTES = 4096
+MOST_NAMED = 4  # runs in the text of a refusal
 
 
 @dataclass(eq=False)
@@ -132,6 +134,12 @@ class LiveRuns:
         self._runs[run.id] = run
         return run
 
+    def named(self, only: Callable[[LiveRun], bool] = lambda run: True) -> str:
+        """The latest runs of a kind, oldest first, for whoever asked for another."""
+        some = [f"{run.id} ({run.state})" for run in self if only(run)]
+        before = f"{len(some) - MOST_NAMED} more, " if len(some) > MOST_NAMED else ""
+        return before + ", ".join(some[-MOST_NAMED:]) if some else "none"
+
     def filmstrips(self, report: str) -> dict[tuple[int, int], Filmstrip]:
         """By (chunk, candidate), those of the run that made this report; none if forgotten."""
         for run in self:
@@ -202,16 +210,36 @@ def add_routes(server: PromptServer) -> None:
         run = _asked_for(request)
         quality = await _quality(request)
         if not run.takes_quality:
-            raise web.HTTPConflict(text="this run has ended, or it does not spend by quality")
+            raise web.HTTPConflict(text=_why_not_moved(run))
         run.quality = quality
         return web.json_response({"quality": quality})
 
 
 def _asked_for(request: web.Request) -> LiveRun:
-    run = runs.get(request.match_info["run"])
+    asked = request.match_info["run"]
+    run = runs.get(asked)
     if run is None:
-        raise web.HTTPNotFound(text="this run is not remembered any more")
+        raise web.HTTPNotFound(
+            text=f"There is no run {asked[:64]!r}: the latest {MOST_RUNS} are remembered, until "
+            "ComfyUI is restarted. Take the 'run' of an entry of GET /stream_t1/runs, which is not "
+            f"the prompt_id of the queue. Runs now: {runs.named()}"
+        )
     return run
+
+
+def _why_not_moved(run: LiveRun) -> str:
+    """Why a run takes no quality, what to do, and which runs do."""
+    why = (
+        f"Run {run.id} spends by no quality. Plug a Budget into its sampler, with 'spend' at low, "
+        "medium, high or quality, and queue it again"
+    )
+    if run.state in STATES.values():
+        why = (
+            f"Run {run.id} has ended ({run.state}); a quality can be moved only while a run goes. "
+            "For the next run set it in the Budget node"
+        )
+    movable = runs.named(lambda other: other.takes_quality)
+    return f"{why}. Runs that take a quality now: {movable}"
 
 
 async def _body(request: web.Request) -> Any:

@@ -26,13 +26,22 @@ def budgeted(prompt: Prompt, **settings: object) -> Prompt:
 
 def move(server: ComfyServer, run: str, body: bytes, kind: str = "application/json") -> int:
     """The status of the answer."""
+    return answer_to(server, run, body, kind)[0]
+
+
+def answer_to(server: ComfyServer, run: str, body: bytes, kind: str) -> tuple[int, str]:
+    """Status and text."""
     url = f"{server.url}/stream_t1/runs/{run}/quality"
     request = urllib.request.Request(url, data=body, headers={"Content-Type": kind})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status
+            return answer.status, answer.read().decode()
     except urllib.error.HTTPError as refused:
-        return refused.code
+        return refused.code, refused.read().decode()
+
+
+def refusal(server: ComfyServer, run: str) -> tuple[int, str]:
+    return answer_to(server, run, b'{"quality": 0}', "application/json")
 
 
 def quality_of(server: ComfyServer, run: str) -> float | None:
@@ -51,7 +60,10 @@ def test_quality_moves_while_the_run_goes(run: RunPrompt, server: ComfyServer) -
             for body in (b'{"quality": 1.1}', b'{"quality": -0.1}', b'{"quality": NaN}'):
                 assert move(server, run_id, body) == 400
             assert move(server, run_id, b'{"quality": 0}', "text/plain") == 415
-            assert move(server, "unknown", b'{"quality": 0}') == 404
+            status, text = refusal(server, "unknown")
+            assert status == 404 and "There is no run 'unknown'" in text
+            assert "'run' of an entry of GET /stream_t1/runs, which is not the prompt_id" in text
+            assert text.endswith(f"{run_id} (asking)")
             assert move(server, run_id, b'{"quality": 0}') == 200
             assert quality_of(server, run_id) == 0
         assert choose(server, run_id, {"chunk": record["chunk"], "candidates": [0]}) == 200
@@ -62,20 +74,23 @@ def test_quality_moves_while_the_run_goes(run: RunPrompt, server: ComfyServer) -
     assert [len(record["candidates"]) for record in done(result)] == [4, 3, 2, 1]
     told = [message["quality"] for message in result.of_type(MESSAGE)]
     assert (told[0], told[-1]) == (1, 0)
-    assert move(server, runs[0], b'{"quality": 1}') == 409
+    status, text = refusal(server, runs[0])
+    assert status == 409 and f"Run {runs[0]} has ended (done)" in text
+    assert "set it in the Budget node" in text and text.endswith("take a quality now: none")
 
 
 def test_a_run_on_seconds_takes_no_quality(run: RunPrompt, server: ComfyServer) -> None:
-    statuses: list[int] = []
+    answers: list[tuple[int, str]] = []
 
     def answer(run_id: str, record: dict) -> None:
-        statuses.append(move(server, run_id, b'{"quality": 0}'))
+        answers.append(refusal(server, run_id))
         assert quality_of(server, run_id) is None
         choose(server, run_id, {"chunk": 0, "candidates": [0]})
 
     prompt = budgeted(directed(702), spend="seconds per chunk", amount=600.0, hard=True)
     (record,) = done(run(prompt, when_asked(answer)))
-    assert statuses == [409]
+    ((status, text),) = answers
+    assert status == 409 and " spends by no quality. Plug a Budget" in text
     assert len(record["candidates"]) == 4 and record["budget"]["seconds"] < 600
 
 

@@ -40,6 +40,16 @@ def check_the_oldest_runs_are_forgotten(pack: Pack) -> None:
     assert [run.id for run in runs] == [ids[-1], newest.id]
 
 
+def check_a_refusal_names_the_latest_runs_and_how_many_more(pack: Pack) -> None:
+    live, report = pack.module("nodes.host.live"), pack.module("stream_t1_core.report").Report
+    runs = live.LiveRuns()
+    assert runs.named() == "none"
+    ids = [runs.start("1", None, report()).id for _ in range(live.MOST_NAMED + 2)]
+    latest = ", ".join(f"{i} (running)" for i in ids[2:])
+    assert runs.named() == f"2 more, {latest}"
+    assert runs.named(lambda run: run.id == ids[0]) == f"{ids[0]} (running)"
+
+
 def check_a_long_run_forgets_its_oldest_filmstrips(pack: Pack, monkeypatch) -> None:
     live, report = pack.module("nodes.host.live"), pack.module("stream_t1_core.report").Report
     made = pack.module("stream_t1_core.events").CandidatesMade
