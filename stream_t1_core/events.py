@@ -39,7 +39,13 @@ class CandidatesMade:
 
 @dataclass(frozen=True)
 class Refinement:
-    """What refining a survivor came to: passes, and the scores of the chunk that goes on."""
+    """What refining a survivor came to: passes, and the scores of the chunk that goes on.
+
+    ``gain`` is what ``short``, ``long`` and ``fused`` rose by, None where there was none. Where
+    rewards are standardised, that of ``fused`` is in standard deviations of the candidates so far:
+    few in the first chunk, and where they are alike a small change is many of them. Those of the
+    others are in the rewards' own units.
+    """
 
     passes: int
     accepted: int
@@ -48,6 +54,7 @@ class Refinement:
     fused: float
     parts: dict[str, float]
     standard: tuple[float | None, float | None] | None
+    gain: dict[str, float | None] = field(default_factory=dict)  # empty: of an earlier version
 
 
 @dataclass(frozen=True)

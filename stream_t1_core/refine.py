@@ -18,9 +18,10 @@ from .config import StreamConfig
 from .deadline import OutOfTime
 from .denoise import FlowFunction, add_noise, denoise, sigma_of, warped_timesteps
 from .events import Refinement
-from .state import Candidate
+from .state import Candidate, Scores
 from .tools import Tools
 
+GAINED = ("short", "long", "fused")
 Judge = Callable[[Candidate], Candidate]  # decoded, scored, with its route; failed if it cannot be
 
 
@@ -67,8 +68,8 @@ def _refined(
     judge: Judge,
     before_call: Callable[[int], None],
 ) -> Refined:
-    most, tried, accepted, scores = config.refine.passes, 0, 0, candidate.scores
-    if not most or scores.short is None and scores.long is None:
+    most, tried, accepted, before = config.refine.passes, 0, 0, candidate.scores
+    if not most or before.short is None and before.long is None:
         return Refined(candidate, None)  # no reward had a number: nothing to accept by
     parent, hw = candidate.parent, tuple(candidate.latent.shape[-2:])
     past = tools.model.lay_out(parent.wide_kv, hw, config.relative(chunk))
@@ -88,9 +89,22 @@ def _refined(
             candidate, accepted = made, accepted + 1
     scores = candidate.scores
     told = Refinement(
-        tried, accepted, scores.short, scores.long, scores.fused, scores.parts, scores.standard
+        tried,
+        accepted,
+        scores.short,
+        scores.long,
+        scores.fused,
+        scores.parts,
+        scores.standard,
+        _gain(before, scores),
     )
     return Refined(candidate, told)
+
+
+def _gain(before: Scores, after: Scores) -> dict[str, float | None]:
+    """What each score rose by; None where there is none."""
+    pairs = {name: (getattr(before, name), getattr(after, name)) for name in GAINED}
+    return {name: None if None in pair else pair[1] - pair[0] for name, pair in pairs.items()}
 
 
 def _standing(candidate: Candidate) -> tuple[float, float]:

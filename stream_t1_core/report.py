@@ -12,7 +12,10 @@ Schema, version 1. Every line is an object with ``event``; numbers that are not 
   for chunk 0), ``kept``, ``rank`` (0 = best survivor, null = pruned), ``failure`` (why it could not
   win, or null), ``refined`` (null where it was not; else ``passes`` tried, ``accepted``, and
   ``short``, ``long``, ``fused``, ``parts``, ``standard`` of the chunk as it goes on, where those
-  above are what candidates were compared by); ``sinks`` per surviving beam; ``seconds`` by phase
+  above are what candidates were compared by, and ``gain``, what ``short``, ``long`` and ``fused``
+  rose by: the first two in the rewards' own units, ``fused`` as it is, which with ``standard`` is
+  in standard deviations of the candidates so far, few and often alike in the first chunk);
+  ``sinks`` per surviving beam; ``seconds`` by phase
   (denoise, early, decode, score, refine, commit, and video: decoding what is settled, where
   candidates are scored by other frames); ``kv_bytes`` live after pruning, chunks remembered to
   refine by included, shared chunks counted once; ``left_out``: rewards

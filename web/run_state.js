@@ -512,7 +512,7 @@ export function explain(view, chunk, candidate) {
     ...(cell.failure ? [] : standing(here, cell)),
     ...(here.waiting ? [] : fate(view, here, cell)),
     ...(cell.failure ? [] : composition(view, here, cell)),
-    ...refinement(here, cell),
+    ...refinement(view, here, cell),
     ...(here.waiting ? [] : memory(view, cell)),
     ...here.leftOut.map(
       ([name, reason]) => `Reward ${name} had no number in this chunk (${reason}): left out.`,
@@ -613,13 +613,21 @@ function composition({ settings, planned }, here, cell) {
   return [`Fused = ${shares[0]} of ${own} + ${shares[1]} of ${all}.`];
 }
 
-// What the refiner did to it before it went on.
-function refinement({ decimals }, { fused, refined }) {
+// What the refiner did to it before it went on. Few candidates that are alike make any change many
+// standard deviations, so short and long are told as they are too.
+function refinement({ chunks }, { chunk, decimals }, { fused, refined, standard, ...plain }) {
   if (!refined) return [];
   const { passes, accepted } = refined;
   const tried = `Refined: ${accepted} of ${passes} ${passes === 1 ? "pass" : "passes"} accepted`;
+  if (!accepted) return [`${tried}, it stayed as it was.`];
   const [before, after] = [fused, refined.fused].map((value) => numberText(value, decimals.fused));
-  return [accepted ? `${tried}, fused ${before} became ${after}.` : `${tried}, it stayed as it was.`];
+  const gains = ["short", "long"]
+    .filter((name) => plain[name] !== null && refined[name] !== null)
+    .map((name) => `${name} is ${gained(refined[name] - plain[name], decimals[name])}`);
+  const own = gains.length ? `; ${gains.join(" and ")}` : "";
+  const seen = chunks.slice(0, chunk + 1).flatMap((one) => one?.cells ?? []);
+  const unit = standard ? `, in standard deviations of the ${seen.length} candidates so far` : "";
+  return [`${tried}, fused ${before} became ${after}${unit}${own}.`];
 }
 
 // What became of its path.

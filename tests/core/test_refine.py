@@ -134,6 +134,35 @@ def test_one_beam_of_plain_streaming_can_be_refined_pass_after_pass() -> None:
     assert not torch.equal(video.latent[:, :, :3], plain.latent[:, :, :3])
 
 
+class Alike:
+    """A hundredth between one candidate and the next, and half more for what is scored alone."""
+
+    name = "alike"
+
+    def __call__(self, clips: Clips) -> Tensor:
+        count = len(clips.frames)
+        return 0.01 * torch.arange(count) + (0.5 if count == 1 else 0.0)
+
+
+def test_gains_tell_of_the_first_chunk_what_standard_deviations_do_not() -> None:
+    """Its candidates are alike: a gain of half was told as 45 deviations, and no more."""
+    plan = replace(CONFIG.search, standardise=True)
+    config = replace(CONFIG, latent_frames=3, search=plan, refine=Refine())
+    _, events = made(toy_tools(Alike(), Alike()), config)
+    for before, after in notes(events):
+        gained = {name: getattr(after, name) - getattr(before, name) for name in after.gain}
+        assert after.gain == gained and set(gained) == {"short", "long", "fused"}
+        assert after.gain["short"] == after.gain["long"] == pytest.approx(0.48, abs=0.02)
+        assert after.gain["fused"] > 40
+
+
+def test_a_score_that_there_is_not_gains_nothing() -> None:
+    config = StreamConfig(latent_frames=3, search=Search(1, 1), refine=Refine())
+    _, events = made(toy_tools(Rising()), config)
+    [(_, told)] = notes(events)
+    assert told.gain == {"short": 1.0, "long": None, "fused": 1.0}
+
+
 class Falling(Rising):
     """Worse every time it is asked."""
 
@@ -395,3 +424,5 @@ def test_the_report_tells_passes_and_scores() -> None:
             if refined:
                 assert refined["passes"] == 2 and 0 <= refined["accepted"] <= 2
                 assert refined["parts"].keys() == candidate["parts"].keys()
+                for name, gain in refined["gain"].items():
+                    assert gain == refined[name] - candidate[name]

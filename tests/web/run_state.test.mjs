@@ -235,12 +235,26 @@ test("a refined candidate: what was compared, what went on, and the route by the
   const view = viewOf(runOf(started({ chunks: 9 }), CHUNKS[0], chunk));
   const words = textOf(view, 1, 0);
   assert.match(words, /Fused 0\.80 is the highest of 2, 0\.10 above candidate 2/);
-  assert.match(words, /Refined: 1 of 2 passes accepted, fused 0\.80 became 0\.93\./);
+  assert.match(words, /Refined: 1 of 2 passes accepted, fused 0\.80 became 0\.93; short is 0\.15 higher and long is/);
   assert.match(words, /short 0\.950 against its path.s mean 0\.900, long rose by 0\.06/);
   assert.deepEqual(view.series.short, [0.9, 0.95]);
   refined.accepted = 0;
   assert.match(textOf(view, 1, 0), /Refined: 0 of 2 passes accepted, it stayed as it was\./);
   assert.doesNotMatch(textOf(view, 1, 1), /Refined/);
+});
+
+test("a gain in standard deviations says of how few, and stands beside the plain ones", () => {
+  const refined = { passes: 1, accepted: 1, short: 0.82, long: 0.79, fused: 57.3, parts: {} };
+  const standard = [1, 1];
+  const chunk = made(0, [
+    at(0, 1, 0, { short: 0.8, long: 0.8, standard, refined }),
+    at(0, -1, null, { short: 0.79, long: 0.79, standard: [-1, -1] }),
+  ]);
+  const words = textOf(viewOf(runOf(started({ search: { standardise: true } }), chunk)), 0, 0);
+  const expected =
+    "fused 1.00 became 57.30, in standard deviations of the 2 candidates so far; " +
+    "short is 0.020 higher and long is 0.010 lower.";
+  assert.ok(words.includes(expected), words);
 });
 
 test("a refinement that is none is refused", () => {
