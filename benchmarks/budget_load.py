@@ -1,19 +1,18 @@
 """Half the GPU gone for a while: what the budget's controller does, and what smoothing is for.
 
-Run ``python -m benchmarks.budget_load``; it writes ``results/budget_load.{json,md,png}`` beside it.
-The tiny model makes clips of 24 chunks within a time per chunk that lasts for all candidates; from
-chunk 9 to 16 everything takes twice as long. Time is simulated, so the numbers do not depend on
-the machine: only what the model makes is real. Beside the controller stands one without smoothing,
-which takes all that fits by the last chunk's costs.
+Run ``python -m benchmarks.budget_load``; it writes
+``benchmarks/results/budget_load.{json,md,png}``. The tiny model makes clips of 24 chunks within a
+time per chunk that lasts for all candidates; from chunk 9 to 16 everything takes twice as long.
+Time is simulated, so the numbers do not depend on the machine: only what the model makes is real.
+Beside the controller stands one without smoothing, which takes all that fits by the last chunk's
+costs.
 """
 
-import argparse
-import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import torch
@@ -28,8 +27,13 @@ from training.measure import LATENT_HW, evaluation_pair
 from training.nearest import nearest, psnr
 
 from .budget import BASE, SEARCH
-from .measured import RESULTS, Job, Row, differences, markdown, means, rows, write
+from .compare import command_line, settings
+from .measured import Job, Row, differences, means, rows
+from .page import Result, publish
 from .tiny_runs import FIRST_CLIP, tiny_tools
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CHUNKS, SLOW = 24, range(8, 16)
 CALL, DECODE = 1.0, 0.5  # seconds of a candidate
@@ -110,14 +114,15 @@ def summary(run: Curves, free: Curves) -> Row:
     }
 
 
-def plot(curves: Mapping[str, Curves], path: Path) -> None:
-    """Means over all clips, by chunk."""
-    from matplotlib import pyplot
+def plot(result: Result) -> "Figure":
+    """Means over all clips, by chunk; dotted: without the load."""
+    from matplotlib.figure import Figure
 
-    figure, axes = pyplot.subplots(3, 1, figsize=(9, 7), sharex=True, layout="constrained")
+    figure = Figure((9, 7.5), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True)
     numbers = range(1, CHUNKS + 1)
     for axis, key in zip(axes, ("candidates", "seconds", "PSNR"), strict=True):
-        for way, of in curves.items():
+        for way, of in result["by chunk"].items():
             line = ":" if way.endswith(FREE) else "-"
             colour = "tab:blue" if way.startswith("smoothed") else "tab:orange"
             axis.plot(numbers, of[key], line, color=colour, marker=".", label=way)
@@ -125,9 +130,9 @@ def plot(curves: Mapping[str, Curves], path: Path) -> None:
         axis.set_ylabel(f"{key} (dB)" if key == "PSNR" else key)
         axis.grid(alpha=0.3)
     axes[1].axhline(BUDGET.amount, color="tab:red", linestyle=":", label="allowed")
-    axes[1].legend()
     axes[2].set_xlabel("chunk")
-    figure.savefig(path, dpi=100)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
 
 
 def _by_chunk(runs: Sequence[Curves]) -> Curves:
@@ -139,27 +144,25 @@ def _by_chunk(runs: Sequence[Curves]) -> Curves:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The budget's controller under a load.")
-    parser.add_argument("--clips", type=int, default=16, help="captions")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    options = parser.parse_args()
+    options = command_line(__doc__, clips=16).parse_args()
     clips = range(FIRST_CLIP, FIRST_CLIP + options.clips)
     names = [way + load for way in WAYS for load in ("", FREE)]
     jobs = [(name, clip) for clip in clips for name in names]
     found = rows("budget_load", measure, jobs, options.processes)
-    curves = {name: _by_chunk([found[name, clip] for clip in clips]) for name in names}
     told = {way: [summary(found[way, c], found[way + FREE, c]) for c in clips] for way in WAYS}
-    table = {way: means(of) for way, of in told.items()}
-    less = {"smoothed less not smoothed": differences(told["smoothed"], told["not smoothed"])}
-    settings = {
+    less = differences(told["smoothed"], told["not smoothed"])
+    result = {
         "clips": options.clips,
+        "first_clip": FIRST_CLIP,
+        "latent_frames": CONFIG.latent_frames,
+        "settings": settings(CONFIG),
         "seconds allowed": BUDGET.amount,
         "slow chunks": [SLOW.start + 1, SLOW.stop],
+        "means": {"controller": {way: means(of) for way, of in told.items()}},
+        "differences": {"difference": {"smoothed less not smoothed": less}},
+        "by chunk": {name: _by_chunk([found[name, clip] for clip in clips]) for name in names},
     }
-    columns = [*table["smoothed"]]
-    words = markdown(table, "controller", columns) + "\n" + markdown(less, "", columns)
-    write("budget_load", {**settings, "controllers": table | less, "by chunk": curves}, words)
-    plot(curves, RESULTS / "budget_load.png")
+    publish("budget_load", __doc__, result, plot)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 ``rows`` runs the jobs on all cores and writes each row down as it is done, so a benchmark that was
 stopped goes on where it was. Rows count only for the code and weights that made them. ``interval``
-is the one way in which benchmarks here say how sure a mean is. Knows nothing of videos.
+is the one way in which benchmarks here say how sure a mean is. Knows nothing of videos; what a
+column means is in ``columns.py``.
 """
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -18,6 +20,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+
+from .columns import head
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / ".host" / "rows"
@@ -33,18 +37,33 @@ Job = tuple[str, int]  # what is compared, and the number of the clip
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean and its 95 % interval."""
+    """A mean and its 95 % interval, written to two figures of the interval's width."""
 
     mean: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.3g} ({self.low:.3g} to {self.high:.3g})"
+        if self.high == self.low:
+            return f"{self.mean:g}"
+        places = min(5, max(0, 1 - math.floor(math.log10(self.high - self.low))))
+        mean, low, high = (_figure(x, places) for x in (self.mean, self.low, self.high))
+        return f"{mean} ({low} to {high})"
 
     @property
     def told(self) -> dict[str, float]:
         return {key: round(value, 5) for key, value in vars(self).items()}
+
+
+class Difference(Mean):
+    """The mean of differences; bold where its interval is clear of 0."""
+
+    @property
+    def clear(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"**{super().__str__()}**" if self.clear else super().__str__()
 
 
 def rows(
@@ -86,15 +105,19 @@ def means(of: Sequence[Row]) -> dict[str, Mean]:
     return {key: interval([row[key] for row in of]) for key in of[0]}
 
 
-def differences(more: Sequence[Row], less: Sequence[Row]) -> dict[str, Mean]:
+def differences(more: Sequence[Row], less: Sequence[Row]) -> dict[str, Difference]:
     """What one has more than the other, caption by caption."""
     pairs = list(zip(more, less, strict=True))
-    return {key: interval([a[key] - b[key] for a, b in pairs]) for key in more[0] if key in less[0]}
+    return {
+        key: Difference(**vars(interval([a[key] - b[key] for a, b in pairs])))
+        for key in more[0]
+        if key in less[0]
+    }
 
 
 def markdown(table: Mapping[str, Mapping[str, Mean]], corner: str, columns: Sequence[str]) -> str:
     """A row for each name, with mean and interval."""
-    lines = [[corner, *columns], ["---"] * (1 + len(columns))]
+    lines = [[corner, *map(head, columns)], ["---"] * (1 + len(columns))]
     for name, cells in table.items():
         lines.append([name, *(str(cells[key]) if key in cells else "" for key in columns)])
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
@@ -119,6 +142,12 @@ def write(name: str, result: Mapping[str, Any], words: str) -> None:
     print(words)
 
 
+def _figure(value: float, places: int) -> str:
+    """With so many places; one figure of what would read as 0 and is not."""
+    fixed = f"{value:.{places}f}"
+    return fixed if float(fixed) or not value else f"{value:.1g}"
+
+
 def _read(path: Path) -> dict[Job, Any]:
     """Whole lines only: the last one may be cut off."""
     if not path.exists():
@@ -134,9 +163,6 @@ def _digest() -> str:
     found = hashlib.sha256()
     for folder in MADE_OF:
         for path in sorted((ROOT / folder).rglob("*")):
-            if (
-                path.suffix in (".py", ".safetensors", ".json", ".txt")
-                and "results" not in path.parts
-            ):
+            if path.suffix in SUFFIXES and "results" not in path.parts:
                 found.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     return found.hexdigest()[:12]

@@ -4,13 +4,13 @@ The tiny model streams half a minute, six times as long as the clips it was trai
 kind of positions; the oracle of ``training/`` judges every second: is the object there, has it the
 right shape, does it move the right way, does the picture flicker. Same captions and seeds for all.
 
-Run ``python -m benchmarks.positions``; it prints a table and writes
-``benchmarks/results/positions.json`` (every second) and ``positions.md`` (by five seconds). It says
-nothing of other models: a large one, trained on a minute, has less to gain.
+Run ``python -m benchmarks.positions``; it writes ``benchmarks/results/positions.json`` (every
+second) and ``positions.md``: shares of clips that are right, and the median flicker (less is
+better), by five seconds. It says nothing of other models: a large one, trained on a minute, has
+less to gain.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import statistics
@@ -35,6 +35,9 @@ from training.measure import (
     by_second,
     evaluation_pair,
 )
+
+from .measured import machine, write
+from .page import opening
 
 ROOT = Path(__file__).resolve().parents[1]
 JUDGED = {
@@ -95,17 +98,14 @@ def main() -> None:
     judged = {kind: by_second(samples(options.pairs, kind)) for kind in POSITIONS}
     rows = {kind: [{k: r[k] for k in ("second", *JUDGED)} for r in judged[kind]] for kind in judged}
     result = {
-        "torch": torch.__version__,
-        "pairs": options.pairs,
+        **machine(),
+        "clips": options.pairs,
+        "first_clip": 0,
         "latent_frames": LONG_FRAMES,
         "trained_frames": SHORT_FRAMES,
         "by_second": rows,
     }
-    path = ROOT / "benchmarks" / "results" / "positions.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    words = table(judged)
-    path.with_suffix(".md").write_text(words)
-    print(words)
+    write("positions", result, f"{opening(__doc__, result)}\n{table(judged)}")
 
 
 if __name__ == "__main__":

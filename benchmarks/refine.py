@@ -1,14 +1,10 @@
 """Does the Refiner help? Plain streaming of the tiny model with and without it.
 
-Run ``python -m benchmarks.refine``; it writes ``benchmarks/results/refine.{json,md}``. Captions,
-seeds, rewards and the judge are those of ``benchmarks/budget.py``, 81 frames each. Beside each
-method with one and two passes stand a lower strength, and what about the same denoiser calls buy
-otherwise: two candidates a chunk, no refining. ``gain`` is what all passes added to a chunk's
-fused score, in standard deviations of its run. In brackets: 95 % intervals over captions.
+Run ``python -m benchmarks.refine``; it writes ``benchmarks/results/refine.{json,md}``. Beside each
+method with one and two passes (strength 0.25) stand a lower strength, and what about the same
+denoiser calls buy otherwise: two candidates a chunk, no refining. Rewards are the quickstart's.
 """
 
-import argparse
-import os
 import statistics
 import time
 
@@ -20,8 +16,9 @@ from stream_t1_core.generate import generate
 from training.clips import evaluation_seed
 from training.measure import LATENT_HW, SHORT_FRAMES, evaluation_pair
 
-from .measured import Job, Row, differences, markdown, means, rows, write
-from .tiny_runs import FIRST_CLIP, judged, tiny_tools
+from .compare import Comparison, command_line, compare, less
+from .measured import Job, Row
+from .tiny_runs import judged, tiny_tools
 
 PLAIN = "plain streaming"
 ONE, TWO = Search(1, 1, standardise=True), Search(1, 2, standardise=True)
@@ -35,7 +32,6 @@ RUNS: dict[str, tuple[Search, Refine | None]] = {
     "iterative, 2 passes, strength 0.1": (ONE, Refine("iterative", 2, strength=0.1)),
     "two candidates, no refining": (TWO, None),
 }
-DONE = ("gain", "passes accepted")  # of refining: only in rows that have it
 
 
 def measure(job: Job) -> Row:
@@ -68,25 +64,15 @@ def measure(job: Job) -> Row:
     return row
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="The Refiner on the tiny model.")
-    parser.add_argument("--clips", type=int, default=64, help="captions")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    options = parser.parse_args()
-    clips = range(FIRST_CLIP, FIRST_CLIP + options.clips)
-    jobs = [(name, clip) for clip in clips for name in RUNS]
-    found = rows("refine", measure, jobs, options.processes)
-    by_run = {name: [found[name, clip] for clip in clips] for name in RUNS}
-    table = {name: means(of) for name, of in by_run.items()}
-    less = {name: differences(of, by_run[PLAIN]) for name, of in by_run.items() if name != PLAIN}
-    columns = [*table[PLAIN], *DONE]
-    words = "\n".join(
-        (markdown(table, "run", columns), markdown(less, f"less {PLAIN}", columns[:-2]))
-    )
-    told = {"clips": options.clips, "latent_frames": SHORT_FRAMES}
-    refiners = {name: refine and vars(refine) for name, (_, refine) in RUNS.items()}
-    write("refine", {**told, "refiners": refiners, "runs": table, "less plain": less}, words)
-
+COMPARISON = Comparison(
+    name="refine",
+    about=__doc__,
+    way="run",
+    measure=measure,
+    names=RUNS,
+    config=StreamConfig(latent_frames=SHORT_FRAMES, search=ONE),
+    differences=less(PLAIN, RUNS),
+)
 
 if __name__ == "__main__":
-    main()
+    compare(COMPARISON, command_line(__doc__, clips=64).parse_args())

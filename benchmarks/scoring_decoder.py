@@ -5,12 +5,9 @@ Run ``python -m benchmarks.scoring_decoder``; it writes
 quickstart's rewards, K = 2, M = 4, 81 frames: first scored by the VAE's frames; then by the tiny
 decoder's, held on the first run's path by a director, so that both score the same candidates in
 every chunk. ``lost`` is how much the VAE's score of the survivors falls if the tiny decoder chooses
-them, in standard deviations of a chunk's candidates; beside it, if they are drawn by lot. Seconds
-are of one core. In brackets: 95 % intervals over captions.
+them, in standard deviations of a chunk's candidates; beside it, if they are drawn by lot.
 """
 
-import argparse
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -30,8 +27,9 @@ from training.clips import evaluation_seed
 from training.measure import LATENT_HW, SHORT_FRAMES, evaluation_pair
 from training.nearest import psnr
 
-from .measured import Job, Row, markdown, means, rows, write
-from .tiny_runs import FIRST_CLIP, WEIGHTS, tiny_tools
+from .compare import Comparison, command_line, compare
+from .measured import Job, Row
+from .tiny_runs import WEIGHTS, tiny_tools
 
 SEARCH = Search(beam_width=2, branch_factor=4, standardise=True)
 
@@ -140,20 +138,15 @@ def _rank_correlation(one: Tensor, other: Tensor) -> float:
     return torch.corrcoef(ranks)[0, 1].item()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="A scoring decoder on the tiny model.")
-    parser.add_argument("--clips", type=int, default=8, help="captions")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    options = parser.parse_args()
-    jobs = [("scored", FIRST_CLIP + clip) for clip in range(options.clips)]
-    found = rows("scoring_decoder", measure, jobs, options.processes)
-    table = {"2 x 4, 81 frames": means([found[job] for job in jobs])}
-    words = markdown(
-        {name: {"mean": mean} for name, mean in table["2 x 4, 81 frames"].items()}, "", ["mean"]
-    )
-    told = {"clips": options.clips, "latent_frames": SHORT_FRAMES, "search": vars(SEARCH)}
-    write("scoring_decoder", {**told, **table}, words)
-
+COMPARISON = Comparison(
+    name="scoring_decoder",
+    about=__doc__,
+    way="mean of all clips",
+    measure=measure,
+    names=["scored"],
+    config=StreamConfig(latent_frames=SHORT_FRAMES, search=SEARCH),
+    differences={},
+)
 
 if __name__ == "__main__":
-    main()
+    compare(COMPARISON, command_line(__doc__, clips=8).parse_args())

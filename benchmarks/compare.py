@@ -1,0 +1,80 @@
+"""Ways to make a video, measured on the same captions and seeds, and set against each other.
+
+What benchmarks that compare share: their command line, the jobs, the means and differences, and
+the page. Knows nothing of how a way makes its video.
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stream_t1_core.config import StreamConfig
+
+from .measured import Job, Row, differences, means, rows
+from .page import Result, publish
+from .tiny_runs import FIRST_CLIP
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+UNITS = ("search", "noise", "memory")
+Pairs = Mapping[str, tuple[str, str]]  # what has more and what less, by row
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``about``: the benchmark's docstring; ``way``: what a name stands for; ``config``: what holds
+    unless a name says otherwise; ``differences``: pairs by table; ``remarks``: sentences."""
+
+    name: str
+    about: str
+    way: str
+    measure: Callable[[Job], Row]
+    names: Iterable[str]
+    config: StreamConfig
+    differences: Mapping[str, Pairs]
+    plot: Callable[[Result], "Figure"] | None = None
+    remarks: Callable[[Result], Sequence[str]] | None = None
+
+
+def less(base: str, names: Iterable[str]) -> dict[str, Pairs]:
+    """What all others have more than ``base``."""
+    return {f"less {base}": {name: (name, base) for name in names if name != base}}
+
+
+def settings(config: StreamConfig) -> dict[str, dict[str, Any] | None]:
+    """Unit by unit; None where one is off."""
+    return {unit: getattr(config, unit) and vars(getattr(config, unit)) for unit in UNITS}
+
+
+def command_line(about: str, clips: int) -> argparse.ArgumentParser:
+    """``clips``: captions, unless told otherwise."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clips", type=int, default=clips, help=f"captions (default: {clips})")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at a time")
+    return parser
+
+
+def compare(comparison: Comparison, options: argparse.Namespace) -> None:
+    clips = range(FIRST_CLIP, FIRST_CLIP + options.clips)
+    jobs = [(name, clip) for clip in clips for name in comparison.names]
+    found = rows(comparison.name, comparison.measure, jobs, options.processes)
+    by_name = {name: [found[name, clip] for clip in clips] for name in comparison.names}
+    result = {
+        "clips": options.clips,
+        "first_clip": FIRST_CLIP,
+        "latent_frames": comparison.config.latent_frames,
+        "settings": settings(comparison.config),
+        "means": {comparison.way: {name: means(of) for name, of in by_name.items()}},
+        "differences": {
+            table: {row: differences(by_name[a], by_name[b]) for row, (a, b) in pairs.items()}
+            for table, pairs in comparison.differences.items()
+        },
+    }
+    if comparison.remarks:
+        result["remarks"] = comparison.remarks(result)
+    publish(comparison.name, comparison.about, result, comparison.plot)

@@ -1,0 +1,147 @@
+"""A result as JSON, as a page of Markdown that stands on its own, and as a picture.
+
+A page says what was run and what its numbers mean, then shows tables, then the picture. Its heading
+and first words are the benchmark's docstring. A result has ``means`` and ``differences``: by
+table, row and column. Columns that say nothing are left out and named. Measures nothing.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .columns import COLUMNS, COUNTED, LESS, MORE, PART_OF, SECOND, groups, head, known
+from .measured import RESAMPLES, RESULTS, Difference, Mean, machine, markdown, write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Table = Mapping[str, Mapping[str, Mean]]
+Result = Mapping[str, Any]
+MOST_ACROSS = 6  # columns; a table of one row and more of them goes downwards
+
+
+def publish(
+    name: str, about: str, result: Result, plot: Callable[[Result], "Figure"] | None = None
+) -> None:
+    """Writes ``results/NAME.{json,md}``, and ``NAME.png`` with what ``plot`` draws."""
+    result = {**machine(), **result}
+    remarks = "".join(f"- {remark}.\n" for remark in result.get("remarks", ()))
+    parts = [opening(about, result), _brackets(result), remarks, *_tables(result), _legend(result)]
+    if plot:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        plot(result).savefig(RESULTS / f"{name}.png", dpi=100)
+        parts.append(f"![{name}]({name}.png)\n\n{inspect.getdoc(plot)}\n")
+    write(name, result, "\n".join(part for part in parts if part))
+
+
+def opening(about: str, result: Result) -> str:
+    """Heading, and what was run on what."""
+    heading, *paragraphs = inspect.cleandoc(about).replace("``", "`").split("\n\n")
+    clips, first, frames = (result[key] for key in ("clips", "first_clip", "latent_frames"))
+    said = [
+        f"{clips} clips of {4 * frames - 3} frames; captions and seeds {first} to "
+        f"{first + clips - 1}, which training never saw.",
+        f"Measured on {result['machine']}, {result['cpu_count']} cores, "
+        f"Python {result['python']}, torch {result['torch']}.",
+    ]
+    if "settings" in result:
+        units = "; ".join(f"{unit}: {_said(of)}" for unit, of in result["settings"].items())
+        said.append(f"Settings, where a name does not say otherwise: {units}.")
+    return "\n\n".join([f"# {heading.rstrip('.')}", *paragraphs, " ".join(said)]) + "\n"
+
+
+def verdict(name: str, row: Mapping[str, Difference]) -> str:
+    """Which of a row's differences are clear of 0, and which way."""
+    ways: dict[str, list[str]] = {"better": [], "worse": [], "not clear of 0": []}
+    for key, cell in row.items():
+        way = COLUMNS[known(key)].better if known(key) else ""
+        if way:
+            better = (cell.mean > 0) == (way == MORE)
+            ways[("better" if better else "worse") if cell.clear else "not clear of 0"].append(key)
+    return f"{name}: {'; '.join(f'{way} in {_listed(keys)}' for way, keys in ways.items() if keys)}"
+
+
+def _brackets(result: Result) -> str:
+    """How sure a mean is."""
+    told = (
+        "In brackets: 95 % intervals over captions (percentile bootstrap, "
+        f"{RESAMPLES:,} resamples). {MORE}: more is better, {LESS}: less is."
+    )
+    if result.get("differences"):
+        told += (
+            " Differences are taken caption by caption, and bold where the interval is clear of 0;"
+            " of twenty that are truly 0, about one would be bold by chance, more where clips are few."
+        )
+    return told + "\n"
+
+
+def _tables(result: Result) -> Iterator[str]:
+    """Means, differences, and what is left out of both."""
+    yield from (_counts(table, result["clips"]) for table in result["means"].values())
+    tables = {**result["means"], **result.get("differences", {})}
+    left_out = _left_out(list(tables.values()))
+    for corner, table in tables.items():
+        names = [key for key in _columns([table]) if key not in left_out]
+        if len(table) == 1 and len(names) > MOST_ACROSS:
+            (cells,) = table.values()
+            yield markdown({head(key): {corner: cells[key]} for key in names}, "", [corner])
+            continue
+        for group in groups(names):
+            rows = {row: cells for row, cells in table.items() if cells.keys() & {*group}}
+            yield markdown(rows, corner, group)
+    if left_out:
+        yield f"Left out: {'; '.join(f'{key}, {why}' for key, why in left_out.items())}.\n"
+
+
+def _left_out(tables: Sequence[Table]) -> dict[str, str]:
+    """Columns that say nothing in any table, and why."""
+    found: dict[str, str] = {}
+    for key in _columns(tables):
+        cells, whole = [_column(table, key) for table in tables], PART_OF.get(key)
+        if not any(cell.low or cell.high for column in cells for cell in column.values()):
+            found[key] = "0 in every row"
+        elif whole and cells == [_column(table, whole) for table in tables]:
+            found[key] = f"the same as {whole} in every row"
+    return found
+
+
+def _counts(table: Table, clips: int) -> str:
+    """A sentence for each kind of video that should not be."""
+    told = []
+    for key, means in COUNTED.items():
+        found = {row: round(clips * cell.mean) for row, cell in _column(table, key).items()}
+        if found:
+            where = ", ".join(f"{row}: {count}" for row, count in found.items() if count)
+            told.append(
+                f"{sum(found.values())} of {clips * len(found)} videos {means}"
+                + (f" ({where})" if where else "")
+            )
+    return f"{'; '.join(told)}.\n" if told else ""
+
+
+def _legend(result: Result) -> str:
+    """What the columns mean."""
+    tables = [table for kind in ("means", "differences") for table in result.get(kind, {}).values()]
+    shown = {known(key) for key in _columns(tables)}
+    return "".join(f"- {key}: {column.means}\n" for key, column in COLUMNS.items() if key in shown)
+
+
+def _columns(tables: Sequence[Table]) -> list[str]:
+    """Names in all tables, but for counts and single seconds."""
+    names = dict.fromkeys(key for table in tables for cells in table.values() for key in cells)
+    return [key for key in names if key not in COUNTED and not key.startswith(SECOND)]
+
+
+def _column(table: Table, key: str) -> dict[str, Mean]:
+    return {row: cells[key] for row, cells in table.items() if key in cells}
+
+
+def _said(settings: Mapping[str, Any] | None) -> str:
+    if not settings:
+        return "off"
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in settings.items())
+
+
+def _listed(words: Sequence[str]) -> str:
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last

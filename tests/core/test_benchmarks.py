@@ -1,0 +1,124 @@
+"""What benchmarks make of the rows they measured: means, intervals, pages and pictures."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import measured, page, systems
+from benchmarks.measured import Difference, Mean, differences, interval, means
+
+ROW = {
+    "ms per frame": 40.0,
+    "denoiser calls": 35,
+    "oracle pass rate": 1.0,
+    "shape right": 1.0,
+    "PSNR (dB)": 30.0,
+    "broken": 0.0,
+    "frozen": 0.0,
+    "short reward": 80.0,
+    "long reward": 0.4,
+    "second 1: right": 1.0,
+    "second 1: shape": 1.0,
+    "second 2: right": 0.0,
+    "second 2: shape": 1.0,
+}
+SETTINGS = {"clips": 2, "first_clip": 1000, "latent_frames": 21, "settings": {"noise": None}}
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where rows and results go instead."""
+    monkeypatch.setattr(measured, "KEPT", tmp_path)
+    monkeypatch.setattr(measured, "RESULTS", tmp_path)
+    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def test_figures_are_as_many_as_the_interval_allows() -> None:
+    assert str(Mean(35.0, 35.0, 35.0)) == "35"
+    assert str(Mean(28.0319, 26.8407, 29.1)) == "28.0 (26.8 to 29.1)"
+    assert str(Mean(1470.4, 1310.2, 1602.8)) == "1470 (1310 to 1603)"
+    assert str(Mean(-0.0072, -0.015, -0.000381)) == "-0.007 (-0.015 to -0.0004)"
+
+
+def test_differences_clear_of_zero_are_bold() -> None:
+    assert Difference(1.0, 0.4, 1.8).clear and not Difference(0.1, -0.1, 0.3).clear
+    found = differences([{"a": 3.0}, {"a": 5.0}], [{"a": 1.0}, {"a": 3.0}])
+    assert str(found["a"]) == "**2**"
+
+
+def test_an_interval_holds_its_mean_and_is_the_same_each_time() -> None:
+    found = interval([1.0, 2.0, 3.0, 10.0])
+    assert found.low < found.mean == 4.0 < found.high
+    assert found == interval([1.0, 2.0, 3.0, 10.0])
+
+
+def test_a_page_says_what_was_run_and_what_its_columns_mean(results: Path) -> None:
+    worse = {**ROW, "PSNR (dB)": 28.0, "frozen": 1.0}
+    ways = {"ours": [ROW, ROW], "theirs": [worse, {**worse, "PSNR (dB)": 27.0}]}
+    result = {
+        **SETTINGS,
+        "means": {"way": {name: means(of) for name, of in ways.items()}},
+        "differences": {"less theirs": {"ours": differences(*ways.values())}},
+    }
+    page.publish("toy", "What is it for?\n\nRun ``this``.\n", result)
+    words = (results / "toy.md").read_text(encoding="utf-8")
+    assert words.startswith(
+        "# What is it for?\n\nRun `this`.\n\n2 clips of 81 frames; captions and"
+    )
+    assert "seeds 1000 to 1001" in words and "noise: off" in words and "torch" in words
+    assert "0 of 4 videos have a pixel" in words and "2 of 4 videos hardly change" in words
+    assert "(theirs: 2)" in words
+    assert "| way | PSNR (dB) ↑ |" in words and "| ours | **2.5 (2.0 to 3.0)** |" in words
+    assert "Left out: shape right, the same as oracle pass rate" in words
+    assert "| shape" not in words and "| broken" not in words and "second 1" not in words
+    assert "- PSNR (dB): against the nearest clip" in words
+    told = json.loads((results / "toy.json").read_text(encoding="utf-8"))
+    assert told["differences"]["less theirs"]["ours"]["PSNR (dB)"]["low"] == 2.0
+
+
+def test_one_row_with_many_columns_goes_downwards(results: Path) -> None:
+    row = {**ROW, "SSIM": 0.9, "gain": 0.5}
+    page.publish("toy", "What?", {**SETTINGS, "means": {"all clips": {"it": means([row, row])}}})
+    words = (results / "toy.md").read_text(encoding="utf-8")
+    assert "|  | all clips |" in words and "| PSNR (dB) ↑ | 30 |" in words
+    assert "bold" not in words
+
+
+def test_a_verdict_knows_which_way_is_better() -> None:
+    row = {
+        "PSNR (dB)": Difference(1.0, 0.5, 1.5),
+        "SSIM": Difference(0.1, -0.1, 0.3),
+        "flicker (grey levels)": Difference(-0.2, -0.3, -0.1),
+        "ms per frame": Difference(10.0, 9.0, 11.0),
+        "candidates apart (%)": Difference(1.0, 0.5, 1.5),
+    }
+    assert page.verdict("A less B", row) == (
+        "A less B: better in PSNR (dB) and flicker (grey levels); worse in ms per frame; "
+        "not clear of 0 in SSIM"
+    )
+
+
+def test_systems_make_their_page_of_rows_that_are_done(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last row is cut off, as a benchmark that was killed leaves it, and is not needed."""
+    pytest.importorskip("matplotlib", reason="only benchmarks draw with it")
+    lines = []
+    for clip in (1000, 1001):
+        for place, (name, system) in enumerate(systems.SYSTEMS.items()):
+            row = {**ROW, "PSNR (dB)": 30.0 + place + clip / 1000}
+            if system.search:
+                row["candidates apart (%)"] = 0.3
+            lines.append(json.dumps([name, clip, row]) + "\n")
+    kept = results / f"systems_long-{measured._digest()}.jsonl"
+    kept.write_text("".join(lines) + '["plain stre', encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["systems", "--long", "--clips", "2"])
+    systems.main()
+    words = (results / "systems_long.md").read_text(encoding="utf-8")
+    assert "2 clips of 481 frames" in words
+    assert "- Stream-T1 less best of 7 videos: better in PSNR (dB);" in words
+    assert "| less plain streaming |" in words and "| Stream-T1 less |" in words
+    assert (results / "systems_long.png").stat().st_size > 10_000
