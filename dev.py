@@ -46,15 +46,22 @@ WORK = CLONE / ".host"
 DEMO_OUTPUT = CLONE / "demo_output"
 QUICKSTART = CLONE / "workflows" / "api" / "quickstart.json"
 TIERS = ("core", "host", "browser")
-BENCHMARKS = {  # in the order of what they say; all of them go on where they were stopped
-    "systems": ["benchmarks.systems"],
-    "systems_long": ["benchmarks.systems", "--long", "--clips", "16"],
-    "scaling": ["benchmarks.scaling"],
-    "budget": ["benchmarks.budget"],
-    "budget_load": ["benchmarks.budget_load"],
-    "refine": ["benchmarks.refine"],
-    "scoring_decoder": ["benchmarks.scoring_decoder"],
+BENCHMARKS = {  # what two cores take for it, about, and what runs; quality first, then costs
+    "systems": ("1.5 hours", ["benchmarks.systems"]),
+    "systems_long": ("2 hours", ["benchmarks.systems", "--long", "--clips", "16"]),
+    "scaling": ("1.5 hours", ["benchmarks.scaling"]),
+    "refine": ("1 hour", ["benchmarks.refine"]),
+    "early_pruning": ("1 hour", ["benchmarks.early_pruning"]),
+    "budget": ("40 minutes", ["benchmarks.budget"]),
+    "budget_load": ("20 minutes", ["benchmarks.budget_load"]),
+    "scoring_decoder": ("5 minutes", ["benchmarks.scoring_decoder"]),
+    "positions": ("10 minutes", ["benchmarks.positions"]),
+    "speed": ("5 minutes", ["benchmarks.speed", "--size", "tiny"]),
+    "rewards": ("5 minutes", ["benchmarks.rewards"]),
+    "long_stream": ("30 minutes", ["benchmarks.long_stream"]),
 }
+BENCH_WORDS = "In this order. Stopped, they go on with the next clip; the last three begin anew.\n"
+BENCH_WORDS += "".join(f"\n  {name:16} about {cost}" for name, (cost, _) in BENCHMARKS.items())
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 BIG_DOWNLOAD = (
     "The first run downloads about 7 GB and takes a few minutes; later ones start at once."
@@ -103,8 +110,16 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         help="run the tests; further arguments go to pytest (--only core -k doctor)",
     )
     test_parser.add_argument("--only", choices=TIERS, help="run one tier")
-    bench_parser = commands.add_parser("bench", parents=[common], help="measure the tiny model")
-    bench_parser.add_argument("--only", choices=BENCHMARKS, help="run one of them")
+    bench_parser = commands.add_parser(
+        "bench",
+        parents=[common],
+        help="measure the tiny model",
+        epilog=BENCH_WORDS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bench_parser.add_argument(
+        "--only", metavar="NAME", choices=BENCHMARKS, help="run one of those below"
+    )
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command != "test":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -156,8 +171,9 @@ def demo(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> int:
     environment, _ = set_up(options, BENCH_TOOLS)
     for name in [options.only] if options.only else BENCHMARKS:
-        say(f"benchmark {name}")
-        command = [str(environment.python), "-m", *BENCHMARKS[name]]
+        cost, arguments = BENCHMARKS[name]
+        say(f"benchmark {name}, about {cost}")
+        command = [str(environment.python), "-m", *arguments]
         variables = {**os.environ, "OMP_NUM_THREADS": "1"}  # a process for each core
         code = subprocess.run(command, cwd=CLONE, env=variables).returncode
         if code:

@@ -149,6 +149,13 @@ def test_a_tier_passes_by_its_tests(tmp_path: Path) -> None:
     assert dev.close([outcome], in_ci=True) == 0
 
 
+def test_every_benchmark_is_there_and_says_what_it_costs() -> None:
+    told = run_dev("bench", "--help").stdout
+    for name, (cost, (module, *_)) in dev.BENCHMARKS.items():
+        assert f"{name} " in told and f"about {cost}" in told
+        assert (PACK_ROOT / module.replace(".", "/")).with_suffix(".py").exists()
+
+
 def test_the_gain_compares_the_best_with_the_first_candidate(tmp_path: Path) -> None:
     report = tmp_path / "run.jsonl"
     chunks = [[0.2, 0.5, None], [0.4, 0.1], [None, 0.3]]
