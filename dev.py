@@ -55,7 +55,7 @@ BENCHMARKS = {  # what two cores take for it, about, and what runs; quality firs
     "budget": ("40 minutes", ["benchmarks.budget"]),
     "budget_load": ("20 minutes", ["benchmarks.budget_load"]),
     "scoring_decoder": ("5 minutes", ["benchmarks.scoring_decoder"]),
-    "positions": ("10 minutes", ["benchmarks.positions"]),
+    "positions": ("15 minutes", ["benchmarks.positions"]),
     "speed": ("5 minutes", ["benchmarks.speed", "--size", "tiny"]),
     "rewards": ("5 minutes", ["benchmarks.rewards"]),
     "long_stream": ("30 minutes", ["benchmarks.long_stream"]),

@@ -33,7 +33,9 @@ JUDGED = {
         "share of clips in which classical image analysis, which no search sees, finds the "
         "caption's colour, shape, background and straight motion, to the last second",
     ),
+    "object there": Column(MORE, "share of clips that still show an object, by the oracle"),
     "shape right": Column(MORE, "share of clips with the caption's shape, by the oracle"),
+    "direction right": Column(MORE, "share of clips that move the caption's way, by the oracle"),
 }
 REWARDED = {
     "short reward": Column(MORE, "what the search goes by, of the whole video: tiny CLIP score"),

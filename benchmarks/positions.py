@@ -1,111 +1,87 @@
 """Absolute or relative positions: which of them keeps a long video what it was asked to be?
 
-The tiny model streams half a minute, six times as long as the clips it was trained on, with each
-kind of positions; the oracle of ``training/`` judges every second: is the object there, has it the
-right shape, does it move the right way, does the picture flicker. Same captions and seeds for all.
-
-Run ``python -m benchmarks.positions``; it writes ``benchmarks/results/positions.json`` (every
-second) and ``positions.md``: shares of clips that are right, and the median flicker (less is
-better), by five seconds. It says nothing of other models: a large one, trained on a minute, has
-less to gain.
+Run ``python -m benchmarks.positions``; it writes ``benchmarks/results/positions.{json,md}``. The
+tiny model streams half a minute, six times as long as the clips it was trained on, with each kind
+of positions; the oracle judges every second, told here by fives. It says nothing of other models: a
+large one, trained on a minute, has less to gain.
 """
 
-import argparse
-import multiprocessing
-import os
 import statistics
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 
-from stream_t1_core.causal_wan import CausalWan
 from stream_t1_core.config import POSITIONS, StreamConfig
 from stream_t1_core.generate import generate
-from stream_t1_core.scoring import Critic
-from stream_t1_core.streaming_vae import StreamingDecoder
-from stream_t1_core.tiny import load_tiny
-from stream_t1_core.tools import Tools
+from training import oracle
 from training.clips import evaluation_seed
-from training.measure import (
-    LATENT_HW,
-    LONG_FRAMES,
-    SHORT_FRAMES,
-    Sample,
-    by_second,
-    evaluation_pair,
-)
+from training.measure import LATENT_HW, LONG_FRAMES, SHORT_FRAMES, evaluation_pair
 
-from .measured import machine, write
-from .page import opening
+from .columns import SECOND
+from .compare import command_line
+from .measured import Job, Row, differences, means, rows
+from .page import publish
+from .tiny_runs import FIRST_CLIP, tiny_tools
 
-ROOT = Path(__file__).resolve().parents[1]
+CONFIG = StreamConfig(latent_frames=LONG_FRAMES, trained_frames=SHORT_FRAMES)
+SECONDS = range(1, 31)
+TOGETHER = 5  # seconds
 JUDGED = {
-    "survives": "object there",
-    "shape": "shape right",
-    "motion": "direction right",
-    "median flicker (grey levels)": "flicker, grey levels",
+    "object there": "survives",
+    "shape right": "shape",
+    "direction right": "motion",
+    "flicker (grey levels)": "flicker",
 }
-SECONDS = 5  # of a row in the table
-
-Rows = list[dict[str, float]]
 
 
-def sample(index: int, positions: str) -> Sample:
-    """An evaluation pair of ``training.measure`` as a long clip: plain streaming, fixed sink."""
-    tiny = load_tiny(ROOT / "tiny_model")
-    scene, prompt = evaluation_pair(index)
-    model = CausalWan(tiny.backbone)
-    text = model.encode_text(tiny.encode_prompt(prompt))
-    config = StreamConfig(
-        latent_frames=LONG_FRAMES,
-        seed=evaluation_seed(index),
-        positions=positions,
-        trained_frames=SHORT_FRAMES,
-    )
-    tools = Tools(model, text, Critic(StreamingDecoder(tiny.vae)))
+def measure(job: Job) -> Row:
+    """One clip with one kind of positions, second by second: plain streaming, fixed sink."""
+    positions, clip = job
+    scene, prompt = evaluation_pair(clip)
+    config = replace(CONFIG, seed=evaluation_seed(clip), positions=positions)
     with torch.inference_mode():
-        return Sample(scene, prompt, generate(tools, config, LATENT_HW).frames)
+        frames = generate(tiny_tools(prompt), config, LATENT_HW).frames
+        verdicts = oracle.judge_seconds(oracle.track(frames), scene)
+    return {
+        f"{SECOND}{second}: {name}": float(getattr(verdict, judged))
+        for second, verdict in zip(SECONDS, verdicts, strict=True)
+        for name, judged in JUDGED.items()
+    }
 
 
-def samples(pairs: int, positions: str) -> list[Sample]:
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
-        return list(pool.map(sample, range(pairs), [positions] * pairs))
-
-
-def table(judged: dict[str, Rows]) -> str:
-    """Means over each five seconds, as Markdown; shares of clips in per cent."""
-    lines = [["seconds", "positions", *JUDGED.values()]]
-    lines.append(["---"] * len(lines[0]))
-    for first in range(0, len(judged[POSITIONS[0]]), SECONDS):
-        for kind, rows in judged.items():
-            part = rows[first : first + SECONDS]
-            cells = [_cell(name, [row[name] for row in part]) for name in JUDGED]
-            lines.append([f"{first} to {first + len(part)}", kind, *cells])
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def _cell(name: str, values: list[float]) -> str:
-    mean = statistics.mean(values)
-    return f"{mean:.2f}" if "flicker" in name else f"{100 * mean:.0f} %"
+def part(row: Row, first: int) -> Row:
+    """Means over the seconds from ``first`` on that are told together."""
+    seconds = range(first, first + TOGETHER)
+    return {name: statistics.fmean(row[f"{SECOND}{s}: {name}"] for s in seconds) for name in JUDGED}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare kinds of positions on long clips.")
-    parser.add_argument("--pairs", type=int, default=12, help="clips of 481 frames for each kind")
-    options = parser.parse_args()
-    judged = {kind: by_second(samples(options.pairs, kind)) for kind in POSITIONS}
-    rows = {kind: [{k: r[k] for k in ("second", *JUDGED)} for r in judged[kind]] for kind in judged}
-    result = {
-        **machine(),
-        "clips": options.pairs,
-        "first_clip": 0,
-        "latent_frames": LONG_FRAMES,
-        "trained_frames": SHORT_FRAMES,
-        "by_second": rows,
+    options = command_line(__doc__, clips=12).parse_args()
+    clips = range(FIRST_CLIP, FIRST_CLIP + options.clips)
+    jobs = [(kind, clip) for clip in clips for kind in POSITIONS]
+    found = rows("positions", measure, jobs, options.processes)
+    parts = {
+        (first, kind): [part(found[kind, clip], first) for clip in clips]
+        for first in SECONDS[::TOGETHER]
+        for kind in POSITIONS
     }
-    write("positions", result, f"{opening(__doc__, result)}\n{table(judged)}")
+    names = {first: f"{first} to {first + TOGETHER - 1}" for first in SECONDS[::TOGETHER]}
+    result = {
+        "clips": options.clips,
+        "first_clip": FIRST_CLIP,
+        "latent_frames": LONG_FRAMES,
+        "means": {
+            "seconds": {f"{names[first]}, {kind}": means(of) for (first, kind), of in parts.items()}
+        },
+        "differences": {
+            "relative less absolute, seconds": {
+                name: differences(parts[first, "relative"], parts[first, "absolute"])
+                for first, name in names.items()
+            }
+        },
+        "by_second": {kind: means([found[kind, clip] for clip in clips]) for kind in POSITIONS},
+    }
+    publish("positions", __doc__, result)
 
 
 if __name__ == "__main__":
