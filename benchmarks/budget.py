@@ -24,11 +24,11 @@ from stream_t1_core.generate import generate
 from training.clips import evaluation_seed
 from training.measure import LATENT_HW, SHORT_FRAMES, evaluation_pair
 
-from .columns import JUDGED, PICTURES
+from .columns import PICTURES
 from .compare import Comparison, command_line, compare
 from .measured import Job, Row
 from .page import Result
-from .plots import curves
+from .plots import curves, panels
 from .tiny_runs import judged, tiny_tools
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ def plot(result: Result) -> "Figure":
     """Each quality over processor time; bars are 95 % intervals over captions."""
     (table,) = result["means"].values()
     lines = {name: [row] for name, row in table.items()}
-    return curves(lines, "ms per frame", (*JUDGED, *PICTURES))
+    figure, axes = panels(6)
+    curves(axes, lines, "ms per frame", ("oracle pass rate", "shape right", *PICTURES))
+    return figure
 
 
 COMPARISON = Comparison(

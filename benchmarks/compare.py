@@ -6,8 +6,8 @@ the page. Knows nothing of how a way makes its video.
 
 import argparse
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from stream_t1_core.config import StreamConfig
@@ -32,21 +32,22 @@ class Comparison:
     about: str
     way: str
     measure: Callable[[Job], Row]
-    names: Iterable[str]
+    names: Collection[str]
     config: StreamConfig
     differences: Mapping[str, Pairs]
     plot: Callable[[Result], "Figure"] | None = None
     remarks: Callable[[Result], Sequence[str]] | None = None
 
 
-def less(base: str, names: Iterable[str]) -> dict[str, Pairs]:
+def less(base: str, names: Collection[str]) -> dict[str, Pairs]:
     """What all others have more than ``base``."""
     return {f"less {base}": {name: (name, base) for name in names if name != base}}
 
 
 def settings(config: StreamConfig) -> dict[str, dict[str, Any] | None]:
     """Unit by unit; None where one is off."""
-    return {unit: getattr(config, unit) and vars(getattr(config, unit)) for unit in UNITS}
+    units = {name: getattr(config, name) for name in UNITS}
+    return {name: unit and asdict(unit) for name, unit in units.items()}
 
 
 def command_line(about: str, clips: int) -> argparse.ArgumentParser:

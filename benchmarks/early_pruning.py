@@ -16,7 +16,7 @@ from training.measure import SHORT_FRAMES
 from .compare import Comparison, command_line, compare, less
 from .measured import Job, Row
 from .page import Result
-from .plots import curves
+from .plots import curves, panels
 from .system import System, measure
 from .systems import UNITS
 
@@ -52,8 +52,10 @@ def plot(result: Result) -> "Figure":
     ways = {"fewer from the start": [*FEWER]}
     ways |= {f"dropped after step {s}": [n for n in EARLY if n.endswith(str(s))] for s in (1, 2)}
     lines = {label: [more[name] for name in names] for label, names in ways.items()}
-    keys = ("oracle pass rate", "PSNR (dB)", "long reward")
-    return curves(lines, SAVED, keys, f"less {WHOLE}")
+    figure, axes = panels(3)
+    figure.suptitle(f"less {WHOLE}", fontsize=11)
+    curves(axes, lines, SAVED, ("oracle pass rate", "PSNR (dB)", "long reward"))
+    return figure
 
 
 COMPARISON = Comparison(

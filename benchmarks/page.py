@@ -70,7 +70,8 @@ def _brackets(result: Result) -> str:
     if result.get("differences"):
         told += (
             " Differences are taken caption by caption, and bold where the interval is clear of 0;"
-            " of twenty that are truly 0, about one would be bold by chance, more where clips are few."
+            " of twenty that are truly 0, about one would be bold by chance, more where clips are"
+            " few."
         )
     return told + "\n"
 

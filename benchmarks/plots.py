@@ -11,26 +11,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Cells = Mapping[str, Mean]
-PANEL = 4.2, 3.4  # inches
+PANEL = 4.2, 3.4  # inches, width and height
 
 
-def panels(count: int, columns: int = 3) -> tuple["Figure", list["Axes"]]:
-    """A figure of so many panels, so many beside each other."""
+def panels(count: int) -> tuple["Figure", list["Axes"]]:
+    """A figure of so many panels, three beside each other."""
     from matplotlib.figure import Figure
 
-    rows = -(-count // columns)
-    figure = Figure((columns * PANEL[0], rows * PANEL[1]), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    rows = count // 3
+    figure = Figure((3 * PANEL[0], rows * PANEL[1]), layout="constrained")
+    axes = list(figure.subplots(rows, 3).flat)
     for axis in axes:
         axis.grid(alpha=0.3)
     return figure, axes
 
 
 def curves(
-    lines: Mapping[str, Sequence[Cells]], x: str, keys: Sequence[str], title: str = ""
-) -> "Figure":
+    axes: Sequence["Axes"], lines: Mapping[str, Sequence[Cells]], x: str, keys: Sequence[str]
+) -> None:
     """Each key over ``x`` in a panel of its own; a line joins its rows in order of ``x``."""
-    figure, axes = panels(len(keys))
     for axis, key in zip(axes, keys, strict=True):
         for label, rows in lines.items():
             ordered = sorted(rows, key=lambda row: row[x].mean)
@@ -42,11 +41,11 @@ def curves(
             axis.axhline(0, color="0.6", linewidth=1)
         axis.set_title(head(key), fontsize=10)
         axis.set_xlabel(x)
-    _name(figure, axes[0], title)
-    return figure
+    handles, labels = axes[0].get_legend_handles_labels()
+    axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=5)
 
 
-def ladder(axis: "Axes", found: Mapping[str, Mean | None], marked: str) -> None:
+def ladder(axis: "Axes", found: Mapping[str, Mean | None], marked: str = "") -> None:
     """Names down the side, each with its mean and interval; ``marked`` in another colour."""
     for place, (name, value) in enumerate(found.items()):
         if value:
@@ -58,10 +57,3 @@ def ladder(axis: "Axes", found: Mapping[str, Mean | None], marked: str) -> None:
     axis.grid(alpha=0.3, axis="x")
     if any(isinstance(value, Difference) for value in found.values()):
         axis.axvline(0, color="0.6", linewidth=1)
-
-
-def _name(figure: "Figure", axis: "Axes", title: str) -> None:
-    """Title above all panels and, below them, what the lines are."""
-    figure.suptitle(title, fontsize=11)
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(5, len(labels)))

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from stream_t1_core.config import Memory, NoisePropagation, Refine, Search
 
+from .columns import head
 from .compare import Comparison, command_line, compare, less
 from .measured import Job, Row
 from .page import Result
-from .plots import curves
+from .plots import curves, ladder, panels
 from .system import System, measure
 
 if TYPE_CHECKING:
@@ -52,12 +53,21 @@ def measure_one(job: Job) -> Row:
 
 
 def plot(result: Result) -> "Figure":
-    """Quality over denoiser calls, a line for each number of beams and one for refining passes."""
+    """Above, quality over denoiser calls: a line for each number of beams, one for refining passes.
+    Below, what each setting has more than the default."""
     (table,) = result["means"].values()
     ways = {f"{k} beam{'s' * (k > 1)}": [f"{k} x {m}" for m in (1, 2, 4)] for k in (1, 2, 4)}
     ways["2 x 2, refined"] = [DEFAULT, *PASSES]
     lines = {label: [table[name] for name in names] for label, names in ways.items()}
-    return curves(lines, "denoiser calls", ("oracle pass rate", "PSNR (dB)", "long reward"))
+    keys = ("oracle pass rate", "PSNR (dB)", "long reward")
+    figure, axes = panels(6)
+    curves(axes[:3], lines, "denoiser calls", keys)
+    more = result["differences"][f"less {DEFAULT}"]
+    for axis, key in zip(axes[3:], keys, strict=True):
+        ladder(axis, {name: more[name][key] for name in SETTINGS})
+        axis.tick_params(labelleft=axis is axes[3], labelsize=8)
+        axis.set_title(f"{head(key)}, less {DEFAULT}", fontsize=10)
+    return figure
 
 
 COMPARISON = Comparison(
