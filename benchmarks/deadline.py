@@ -2,7 +2,7 @@
 
 Run ``python -m benchmarks.deadline``; it writes ``benchmarks/results/deadline.{json,md}``. The tiny
 model makes clips of 24 chunks on one thread within so many seconds a chunk, by the machine's clock;
-from chunk 9 to 16 two busy processes stand beside it for every core. A chunk is late by what it
+from chunk 9 to 16 a busy process stands beside it on every core. A chunk is late by what it
 took beyond its time, told in its own denoiser calls; those that had time for one candidate only
 are counted apart. Soft deadlines, which are kept from chunk to chunk, stand beside hard ones.
 """
@@ -25,8 +25,9 @@ from stream_t1_core.generate import generate
 from training.clips import evaluation_seed
 from training.measure import LATENT_HW, evaluation_pair
 
-from .budget_load import CHUNKS, CONFIG, SLOW
-from .measured import write
+from .budget_load import CONFIG, SLOW
+from .measured import machine, write
+from .page import opening
 from .tiny_runs import FIRST_CLIP, tiny_tools
 
 SECONDS = (2.0, 4.0)
@@ -85,8 +86,9 @@ def main() -> None:
     lines = [["deadline", *columns], ["---"] * (1 + len(columns))]
     lines += [[name, *(f"{of[key]:.4g}" for key in columns)] for name, of in table.items()]
     words = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-    told = {"clips": options.clips, "chunks": CHUNKS, "load": [SLOW.start + 1, SLOW.stop]}
-    write("deadline", {**told, "deadlines": table}, words)
+    told = {"clips": options.clips, "first_clip": FIRST_CLIP, "latent_frames": CONFIG.latent_frames}
+    told = {**machine(), **told, "deadlines": table}
+    write("deadline", told, f"{opening(__doc__, told)}\n{words}")
 
 
 @contextmanager
@@ -94,9 +96,7 @@ def _load() -> Iterator[Switch]:
     """Processes that are busy while the switch is on."""
     spawn = multiprocessing.get_context("spawn")
     load = spawn.Event()
-    busy = [
-        spawn.Process(target=_spin, args=(load,), daemon=True) for _ in range(2 * os.cpu_count())
-    ]
+    busy = [spawn.Process(target=_spin, args=(load,), daemon=True) for _ in range(os.cpu_count())]
     for process in busy:
         process.start()
     try:
