@@ -17,11 +17,13 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from . import layer as steps
 from .attention import AttentionFunction, attention
+from .compiled import Runner
 from .kv import ChunkKV, KVPlace, Layer, LayOut, Past, Placed, Route, place
+from .layer import Angles
 
 CastFunction = Callable[[Tensor, torch.dtype, torch.device], Tensor]
-Angles = tuple[Tensor, Tensor]  # cosine and sine, [L, 1, D/2] each
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +36,11 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class _Siblings:
-    """Rows of a batch that go on from the same past, and where they stand."""
+    """Rows of a batch that go on from the same past, and where they start."""
 
     rows: slice
     past: Past
-    angles: Angles
+    start: int
 
 
 def _cast(parameter: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -57,13 +59,16 @@ class CausalWan:
         attention: AttentionFunction = attention,
         cast: CastFunction = _cast,
         kv_place: KVPlace = KVPlace.DEVICE,
+        run: Runner | None = None,
     ) -> None:
+        """``run`` takes the steps of ``layer.py``: it may compile them."""
         self.backbone = backbone
         self.kv_place = kv_place
         self.dtype = dtype
         self.device = torch.device(device)
         self.attention = attention
         self.cast = cast
+        self.run = run or Runner()
 
     @property
     def head_dim(self) -> int:
@@ -119,7 +124,8 @@ class CausalWan:
         @functools.cache
         def placed(chunk: ChunkKV, start: int) -> Placed:
             angles = self._angles(start, length(chunk), rows, columns)
-            return place(chunk, lambda k: self._rotate(k, angles), None if near else self._fetch)
+            rotate = functools.partial(steps.rotate, angles=angles)
+            return place(chunk, rotate, None if near else self._fetch)
 
         def lay_out(chunks: Sequence[ChunkKV]) -> Past:
             lengths = [length(chunk) for chunk in chunks]
@@ -183,51 +189,50 @@ class CausalWan:
         x = patches.flatten(2).transpose(1, 2)  # (B, L, dim)
         e = model.time_embedding(self._sinusoid(timesteps))[None]  # (1, F, dim)
         e0 = model.time_projection(e).unflatten(2, (6, -1))  # (1, F, 6, dim)
-        siblings = [
-            _Siblings(batch, past, self._angles(start, frames, rows, columns))
-            for batch, past, start in _families(pasts, first_frame)
-        ]
+        siblings = [*_families(pasts, first_frame)]
+        angles = self._angles_of(siblings, frames, rows, columns)
         for i, layer in enumerate(model.blocks):
-            modulation = self._modulation(layer.modulation)  # (1, 1, 6, dim)
-            shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + e0).unbind(2)
-            h = _modulate(layer.norm1(x), shift1, scale1)
-            attended, own_kv = self._self_attention(layer.self_attn, h, siblings, i)
-            x = x + _per_frame(attended, gate1)
-            x = x + self._cross_attention(layer.cross_attn, layer.norm3(x), text, i)
-            h = _modulate(layer.norm2(x), shift2, scale2)
-            x = x + _per_frame(layer.ffn(h), gate2)
+            modulation = self._modulation(layer.modulation) + e0  # (1, F, 6, dim)
+            query, keys, *own_kv = self.run(
+                steps.before_self_attention, layer, x, modulation, *angles, model.num_heads
+            )
+            found = self._self_attention(query, keys, own_kv[1], siblings, i)
+            x, query = self.run(
+                steps.before_cross_attention, layer, x, found, modulation, model.num_heads
+            )
+            found = self._cross_attention(query, text, i)
+            x = self.run(steps.after_cross_attention, layer, x, found, modulation)
             if collected is not None:
-                collected.append(own_kv)
+                collected.append(tuple(own_kv))
         shift, scale = (self._modulation(model.head.modulation) + e[:, :, None]).unbind(2)
-        out = model.head.head(_modulate(model.head.norm(x), shift, scale))
+        out = model.head.head(steps.modulate(model.head.norm(x), shift, scale))
         return self._unpatchify(out, (frames, rows, columns)).float()
 
     def _self_attention(
-        self, attn: nn.Module, h: Tensor, siblings: Sequence[_Siblings], layer: int
-    ) -> tuple[Tensor, Layer]:
-        q = self._heads(attn.norm_q(attn.q(h)))  # (B, L, N, D)
-        own_keys = self._heads(attn.norm_k(attn.k(h)))
-        own_values = self._heads(attn.v(h))
+        self,
+        query: Tensor,
+        own_keys: Tensor,
+        own_values: Tensor,
+        siblings: Sequence[_Siblings],
+        layer: int,
+    ) -> Tensor:
+        """Each row [L, N, D] attends to its own path's past, and to itself."""
         near = {chunk: chunk.layer(layer) for chunk in {c for s in siblings for c in s.past.chunks}}
         attended = []
         for some in siblings:
             past = [near[chunk] for chunk in some.past.chunks]
-            keys = self._rotate(own_keys[some.rows], some.angles)
-            keys = _beside([keys for keys, _ in past], keys)
+            keys = _beside([keys for keys, _ in past], own_keys[some.rows])
             values = _beside([values for _, values in past], own_values[some.rows])
-            query = self._rotate(q[some.rows], some.angles)
-            attended.append(self.attention(query, keys, values).flatten(2))  # (b, L, N * D)
-        return attn.o(_joined(attended, dim=0)), (own_keys, own_values)
+            attended.append(self.attention(query[some.rows], keys, values))
+        return _joined(attended, dim=0)
 
-    def _cross_attention(self, attn: nn.Module, h: Tensor, text: Text, layer: int) -> Tensor:
-        q = self._heads(attn.norm_q(attn.q(h)))
-        batch = h.shape[0]
-        keys = text.keys[layer].expand(batch, -1, -1, -1)
-        values = text.values[layer].expand(batch, -1, -1, -1)
-        return attn.o(self.attention(q, keys, values).flatten(2))
+    def _cross_attention(self, query: Tensor, text: Text, layer: int) -> Tensor:
+        keys = text.keys[layer].expand(len(query), -1, -1, -1)
+        values = text.values[layer].expand(len(query), -1, -1, -1)
+        return self.attention(query, keys, values)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.backbone.num_heads, self.head_dim))  # (B, L, N, D)
+        return steps.split(x, self.backbone.num_heads)
 
     def _grid(self, latent_hw: tuple[int, int]) -> tuple[int, int]:
         _, patch_h, patch_w = self.backbone.patch_size
@@ -242,6 +247,17 @@ class CausalWan:
         rates = 10000.0 ** (-torch.arange(half, dtype=torch.float64) / half)
         angles = timesteps.double().cpu()[:, None] * rates
         return self._fetch(torch.cat([angles.cos(), angles.sin()], dim=1).to(self.dtype))
+
+    def _angles_of(
+        self, siblings: Sequence[_Siblings], frames: int, rows: int, columns: int
+    ) -> Angles:
+        """Of a batch [B, L, 1, D/2]; [1, L, 1, D/2] where all start at the same position."""
+        starts = [some.start for some in siblings for _ in range(some.rows.start, some.rows.stop)]
+        if len({*starts}) == 1:
+            starts = starts[:1]
+        found = {start: self._angles(start, frames, rows, columns) for start in {*starts}}
+        cos, sin = zip(*(found[start] for start in starts), strict=True)
+        return torch.stack(cos), torch.stack(sin)
 
     def _angles(self, first_frame: int, frames: int, rows: int, columns: int) -> Angles:
         """Of the rotary angle of every token, from float64 angles."""
@@ -259,12 +275,6 @@ class CausalWan:
         """From the CPU's memory to where it is used, without waiting for it."""
         return tensor.to(self.device, non_blocking=True)
 
-    def _rotate(self, x: Tensor, angles: Angles) -> Tensor:
-        """Turn adjacent pairs of x [B, L, N, D] by their angles, in float32."""
-        cos, sin = angles
-        a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-        return torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2).to(x.dtype)
-
     def _unpatchify(self, out: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """Head output [B, L, patch * C], channel fastest -> [B, C, F, H, W]."""
         patch_f, patch_h, patch_w = self.backbone.patch_size
@@ -274,12 +284,12 @@ class CausalWan:
         return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
 
-def _families(pasts: Sequence[Past], first_frame: int) -> Iterator[tuple[slice, Past, int]]:
-    """Rows of a batch that follow each other and have the same past, and where they start."""
+def _families(pasts: Sequence[Past], first_frame: int) -> Iterator[_Siblings]:
+    """Rows of a batch that follow each other and have the same past."""
     row = 0
     for past, members in groupby(pasts):
         rows = slice(row, row + len([*members]))
-        yield rows, past, first_frame if past.next_start is None else past.next_start
+        yield _Siblings(rows, past, first_frame if past.next_start is None else past.next_start)
         row = rows.stop
 
 
@@ -298,14 +308,3 @@ def _turns(first: int, count: int, pairs: int) -> Tensor:
     positions = torch.arange(first, first + count, dtype=torch.float64)
     angles = positions[:, None] * 10000.0 ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
     return torch.stack([angles.cos(), angles.sin()]).float()
-
-
-def _per_frame(x: Tensor, factor: Tensor) -> Tensor:
-    """x [B, L, dim] times a factor [1, F, dim], one per latent frame."""
-    return (x.unflatten(1, (factor.shape[1], -1)) * factor[:, :, None]).flatten(1, 2)
-
-
-def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Scale and shift x [B, L, dim] per latent frame; shift, scale [1, F, dim]."""
-    x = x.unflatten(1, (shift.shape[1], -1))
-    return (x * (1 + scale[:, :, None]) + shift[:, :, None]).flatten(1, 2)

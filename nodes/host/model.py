@@ -14,6 +14,7 @@ from comfy.sd import VAE
 from torch import Tensor, nn
 
 from ...stream_t1_core.causal_wan import CausalWan
+from ...stream_t1_core.compiled import Runner
 from ...stream_t1_core.config import TRAINED_FRAMES, StreamConfig
 from ...stream_t1_core.footprint import decoder_state_bytes
 from ...stream_t1_core.kv import KVPlace
@@ -26,6 +27,9 @@ PATCH_SIZE = (1, 2, 2)
 CHANNELS = 16
 AUTO = "auto"
 TRAINED = "stream_t1_trained_frames"  # in a MODEL's options
+COMPILE_SWITCH = "TorchCompileModel"  # the host's own node, and where it leaves its settings:
+COMPILE_OPTIONS, COMPILE_WRAPPER = "torch_compile_kwargs", "torch.compile"
+WITH_CUDA_GRAPHS = {"cudagraphs", "reduce-overhead", "max-autotune"}  # backends and modes
 WHERE = {
     KVPlace.DEVICE: "with the model",
     KVPlace.PINNED: "in page-locked CPU memory, with the decoder's memory, fetched when needed",
@@ -82,6 +86,7 @@ def causal_model(model: ModelPatcher, kv_place: KVPlace = KVPlace.DEVICE) -> Cau
         attention=attention,
         cast=comfy.model_management.cast_to,
         kv_place=kv_place,
+        run=Runner(_compile_options(model), COMPILE_SWITCH),
     )
 
 
@@ -169,16 +174,33 @@ def _context_frames(config: StreamConfig) -> tuple[int, int]:
     return memory.window_frames + appended, config.plan.candidates * config.frames_per_chunk
 
 
+def _compile_options(model: ModelPatcher) -> dict[str, Any] | None:
+    """What torch.compile is asked for by a node before the sampler, if it can be done."""
+    asked = model.model_options.get(COMPILE_OPTIONS)
+    if asked is None or WITH_CUDA_GRAPHS.isdisjoint((asked["backend"], asked["mode"])):
+        return asked
+    log.warning(
+        "Stream-T1: %s: backend '%s', mode '%s' work with CUDA graphs, in which a layer's keys and "
+        "values would be overwritten by the next one's; the run goes on uncompiled. Choose the "
+        "backend inductor without such a mode",
+        COMPILE_SWITCH,
+        asked["backend"],
+        asked["mode"],
+    )
+    return None
+
+
 def _warn_of_what_is_ignored(model: ModelPatcher, options: dict[str, Any]) -> None:
     ignored = [name for name in ("patches", "patches_replace") if options.get(name)]
     ignored += [name for name in model.object_patches if name == "model_sampling"]
     if "model_function_wrapper" in model.model_options:
         ignored.append("model_function_wrapper")
     for table in (model.wrappers, options.get("wrappers", {})):
-        ignored += [kind for kind, by_key in table.items() if any(by_key.values())]
+        for kind, by_key in table.items():
+            ignored += [kind] if any(w for k, w in by_key.items() if k != COMPILE_WRAPPER) else []
     if ignored:
         log.warning(
             "Stream-T1 calls the model's layers itself; these additions to MODEL have no effect: "
-            "%s (torch.compile, caching, context-window and shift nodes work that way)",
+            "%s (caching, context-window and shift nodes work that way)",
             ", ".join(ignored),
         )

@@ -19,6 +19,7 @@ from stream_t1_core import denoise, noise
 from stream_t1_core.backbone import BackboneShape, WanBackbone
 from stream_t1_core.candidates import add_noise, plan
 from stream_t1_core.causal_wan import CausalWan, Text
+from stream_t1_core.compiled import Runner
 from stream_t1_core.config import Memory, NoisePropagation, Schedule, Search, StreamConfig
 from stream_t1_core.events import ChunkDone, RunDone
 from stream_t1_core.generate import Tools, finish, run_chunk, stream
@@ -38,6 +39,7 @@ class GoldenSet:
     folder: Path
     name: str
     spec: dict = field(repr=False)
+    compile: dict | None = None  # torch.compile's options; None: it runs as it is
 
     @property
     def kind(self) -> str:
@@ -54,7 +56,9 @@ class GoldenSet:
         return GoldenSet(self.folder, name, json.loads((self.folder / f"{name}.json").read_text()))
 
     def model(self) -> CausalWan:
-        return load_model(self.other(self.spec["model"]))
+        model = load_model(self.other(self.spec["model"]))
+        model.run = Runner(self.compile)
+        return model
 
     def schedule(self) -> Schedule:
         spec = {**self.other(self.spec["model"]).spec, **self.spec, **self.spec.get("config", {})}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import concurrent.futures
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+import torch
 from graphs import api, changed, id_of, reports, small
 from PIL import Image
 
@@ -68,6 +70,22 @@ def test_early_pruning_saves_calls_and_tells_who_went(run: RunPrompt, server: Co
         assert (len(chunk["candidates"]), len(chunk["pruned_early"])) == (3, 1)
     progress = [m for m in done.of_type("progress") if m["node"] == "14"]
     assert progress[-1]["value"] == progress[-1]["max"] == events[0]["denoiser_calls"]
+
+
+def test_a_model_compiled_by_the_hosts_node_makes_the_same(
+    run: RunPrompt, server: ComfyServer
+) -> None:
+    """Where there is no compiler the log says that the run went on without."""
+    plain = with_latent_saved(small(seed=114), "as_it_is")
+    node = {"class_type": "TorchCompileModel", "inputs": {"backend": "inductor"}}
+    node["inputs"]["model"] = [id_of(plain, "StreamT1TinyModel"), 0]
+    compiled = with_latent_saved({**small(seed=114, model=["80", 0]), "80": node}, "compiled")
+    for prompt in (plain, compiled):
+        assert run(prompt).error is None
+    made = [latent(server, name) for name in ("as_it_is", "compiled")]
+    torch.testing.assert_close(*made, atol=1e-3, rtol=0)
+    missed = "TorchCompileModel: compiling failed" in server.log()
+    assert missed == (shutil.which("g++") is None)
 
 
 def test_a_unit_not_plugged_in_is_off(run: RunPrompt, server: ComfyServer) -> None:

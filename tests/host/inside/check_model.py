@@ -8,7 +8,9 @@ import torch
 from boot import Pack
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
+from comfy_api.torch_helpers import set_torch_compile_wrapper
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 FRAMES, HEIGHT, WIDTH = 3, 8, 4
 
@@ -67,6 +69,33 @@ def second_chunk(causal) -> Tensor:
     return causal.flow(
         draw(2, *chunk.shape[1:], seed=5), torch.full((FRAMES,), 500.0), 3, text, past
     )
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["plain", "lora"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn], ids=str)
+def check_a_compiled_model_makes_the_same(
+    pack: Pack, dtype: torch.dtype, lora: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asked for by the host's own node's function, which no longer counts as without effect."""
+    torch.compiler.reset()
+    counter, model = CompileCounter(), host_model(dtype, lora).clone()
+    as_it_is = second_chunk(pack.module("nodes.host.model").causal_model(model))
+    set_torch_compile_wrapper(model, backend="eager")
+    model.model_options["torch_compile_kwargs"]["backend"] = counter
+    compiled = second_chunk(pack.module("nodes.host.model").causal_model(model))
+    assert torch.equal(compiled, as_it_is)
+    assert counter.frame_count == 2 * 3  # one row and more, the three steps of a layer
+    assert not [r for r in caplog.records if r.name.startswith(pack.name)]
+
+
+def check_compiling_with_cuda_graphs_is_refused(
+    pack: Pack, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = host_model().clone()
+    set_torch_compile_wrapper(model, backend="cudagraphs")
+    causal = pack.module("nodes.host.model").causal_model(model)
+    assert causal.run.options is None
+    assert "TorchCompileModel: backend 'cudagraphs'" in caplog.text
 
 
 def check_attention_goes_through_the_hosts(pack: Pack) -> None:
