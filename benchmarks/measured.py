@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
 from .columns import head
@@ -96,6 +95,8 @@ def interval(values: Sequence[float]) -> Mean:
 
     Values are one for each caption; for a difference, give the differences caption by caption.
     """
+    import numpy as np  # not everywhere that a benchmark runs
+
     array = np.asarray(values, dtype=np.float64)
     picked = np.random.default_rng(0).integers(len(array), size=(RESAMPLES, len(array)))
     low, high = np.quantile(array[picked].mean(axis=1), (0.025, 0.975))
@@ -134,12 +135,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, result: Mapping[str, Any], words: str) -> None:
+def write(name: str, result: Mapping[str, Any], words: str, folder: Path = RESULTS) -> None:
     """Results as JSON and, for people, as Markdown."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     told = json.dumps({**machine(), **result}, indent=1, default=lambda mean: mean.told)
-    (RESULTS / f"{name}.json").write_text(told + "\n", encoding="utf-8")
-    (RESULTS / f"{name}.md").write_text(words, encoding="utf-8")
+    (folder / f"{name}.json").write_text(told + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(words, encoding="utf-8")
     print(words)
 
 

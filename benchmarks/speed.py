@@ -31,11 +31,11 @@ from stream_t1_core.commit import Start, begin
 from stream_t1_core.config import FIXED_SINK, Memory, NoisePropagation, Search, StreamConfig
 from stream_t1_core.events import ChunkDone, Event
 from stream_t1_core.generate import run_chunk
-from stream_t1_core.kv import ChunkKV, Route, live_bytes
+from stream_t1_core.kv import ChunkKV, KVPlace, Route, live_bytes
 from stream_t1_core.meter import Meter
 from stream_t1_core.rewards.flicker import Flicker
 from stream_t1_core.rewards.sharpness import Sharpness
-from stream_t1_core.scoring import Critic, DecoderState
+from stream_t1_core.scoring import Critic, Decoder, DecoderState
 from stream_t1_core.state import StreamState
 from stream_t1_core.streaming_vae import StreamingDecoder
 from stream_t1_core.tools import Tools
@@ -84,7 +84,7 @@ class TimedModel(CausalWan):
 class TimedDecoder:
     """A decoder that knows what it took."""
 
-    decoder: StreamingDecoder
+    decoder: Decoder
     clock: Clock
     spent: float = 0.0
 
@@ -199,11 +199,26 @@ class Bench:
 
 def bench(size: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Bench:
     """Everything that is made once."""
-    sized, clock = SIZES[size](device, dtype), Clock(torch.device(device))
-    model = TimedModel(sized.backbone, dtype=dtype, device=device)
+    sized = SIZES[size](device, dtype)
+    return bench_of(sized, device, dtype, streaming_decoder(sized, device))
+
+
+def streaming_decoder(sized: SizedModel, device: str) -> StreamingDecoder:
+    dtype = next(sized.vae.parameters()).dtype
+    return StreamingDecoder(sized.vae, dtype=dtype, device=device)
+
+
+def bench_of(
+    sized: SizedModel,
+    device: str,
+    dtype: torch.dtype,
+    decoder: Decoder,
+    kv_place: KVPlace = KVPlace.DEVICE,
+) -> Bench:
+    clock = Clock(torch.device(device))
+    model = TimedModel(sized.backbone, dtype=dtype, device=device, kv_place=kv_place)
     model.clock = clock
-    vae_dtype = next(sized.vae.parameters()).dtype
-    decoder = TimedDecoder(StreamingDecoder(sized.vae, dtype=vae_dtype, device=device), clock)
+    decoder = TimedDecoder(decoder, clock)
     critic = Critic(decoder, Sharpness(), Flicker())
     tools = Tools(model, model.encode_text(sized.rows), critic, clock=clock)
     footage = torch.randn(16, GIVEN, *sized.latent_hw, generator=torch.Generator().manual_seed(0))

@@ -5,6 +5,7 @@ All but the tiny one have random weights: what they make is noise, at the price 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,8 @@ from stream_t1_core.backbone import BackboneShape, WanBackbone
 from stream_t1_core.footprint import LONGLIVE, ModelSizes
 from stream_t1_core.tiny import load_tiny
 from stream_t1_core.wan_vae import WanVAE, WanVAEConfig
-from training.measure import LATENT_HW
 
-from .tiny_runs import WEIGHTS
-
+TINY, TINY_HW = Path(__file__).parents[1] / "tiny_model", (8, 8)
 PROMPT = "a red circle moves to the right"
 
 
@@ -29,6 +28,11 @@ class SizedModel:
     rows: Tensor  # [1, L, text_dim]
     latent_hw: tuple[int, int]
 
+    @property
+    def sizes(self) -> ModelSizes:
+        itemsize = self.backbone.head.modulation.itemsize
+        return ModelSizes(self.backbone.shape, self.vae.config, itemsize)
+
 
 # 390 tokens a latent frame; the VAE is narrow enough for a CPU
 MEDIUM = ModelSizes(
@@ -37,9 +41,9 @@ MEDIUM = ModelSizes(
 
 
 def tiny(device: str, dtype: torch.dtype) -> SizedModel:
-    found = load_tiny(WEIGHTS)
+    found = load_tiny(TINY)
     backbone = _cast(found.backbone, device, dtype)
-    return SizedModel(backbone, found.vae.to(device), found.encode_prompt(PROMPT), LATENT_HW)
+    return SizedModel(backbone, found.vae.to(device), found.encode_prompt(PROMPT), TINY_HW)
 
 
 def drawn(
