@@ -18,12 +18,13 @@ from ...stream_t1_core.wan_vae import WanVAEConfig
 class HostDecoder:
     """Streaming decoder over the host VAE's own layers, loaded again where a reward took its place.
 
-    The full VAE or a tiny one of the TAEHV layout. What it remembers between chunks lies where keys
+    The full VAE or a tiny one of the TAEHV layout. The host makes room for decoding one candidate,
+    if need be by moving the model off the device. What is remembered between chunks lies where keys
     and values do, ``place``. Raises ``ValueError``, which names the ``socket``, for another family.
     """
 
     def __init__(self, vae: VAE, socket: str = "vae") -> None:
-        self.patcher = vae.patcher
+        self.vae = vae
         self.place = KVPlace.DEVICE
         stage = vae.first_stage_model
         self.kind = type(stage).__name__
@@ -40,7 +41,8 @@ class HostDecoder:
         self, latents: Tensor, state: DecoderState | None
     ) -> tuple[Tensor, DecoderState | None]:
         """See ``scoring.Decoder``."""
-        comfy.model_management.load_models_gpu([self.patcher])
+        needed = self.vae.memory_used_decode(latents[:1].shape, self.vae.vae_dtype)
+        comfy.model_management.load_models_gpu([self.vae.patcher], memory_required=needed)
         device = self.decoder.device
         frames, after = self.decoder.decode(latents, state and state.to(device))
         return frames, after.moved(lambda tensor: self.place.store(tensor, device))

@@ -78,17 +78,21 @@ def test_decoding_needs_what_the_allocator_says_but_for_the_convolutions_scratch
 
 
 @pytest.mark.parametrize(
-    ("gibibytes", "thrift"),
+    ("gibibytes", "thrift", "as_the_readme_has_it"),
     [
-        (8, Thrift(1, KVPlace.PINNED, together=1, swapped=True)),
-        (12, Thrift(2, KVPlace.PINNED, together=1, swapped=False)),
+        (8, Thrift(1, KVPlace.PINNED, together=1, swapped=True), ["2.0", "7.0"]),
+        (8, Thrift(2, KVPlace.PINNED, together=1, swapped=True), ["3.3", "7.0"]),
+        (12, Thrift(2, KVPlace.PINNED, together=1, swapped=False), ["3.3", "9.6"]),
     ],
 )
-def test_longlive_with_search_and_memory_fits_a_small_card(gibibytes: int, thrift: Thrift) -> None:
+def test_longlive_with_search_and_memory_fits_a_small_card(
+    gibibytes: int, thrift: Thrift, as_the_readme_has_it: list[str]
+) -> None:
     """At 832 x 480, two beams of two branches; a gibibyte is left for rewards and the driver."""
     config = StreamConfig(search=Search(2, 2), memory=Memory())
     phases = fullest(LONGLIVE, config, (60, 104), thrift)
     assert max(phases.values()) <= (gibibytes - 1) * GIB
+    assert [f"{size / GIB:.1f}" for size in phases.values()] == as_the_readme_has_it
 
 
 def test_what_stays_on_the_device_is_counted_where_it_stays() -> None:
