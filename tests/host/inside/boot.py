@@ -2,7 +2,8 @@
 
 For checks that need the host's objects in hand. Run by `test_inside.py` in a process of its own:
 here ComfyUI's folder comes first on sys.path, so that `nodes` is the host's. A check takes `pack`
-and asks it for the pack's modules.
+and asks it for the pack's modules. COMFYUI_FLAGS names what else the host is started with, such as
+`use_split_cross_attention`.
 """
 
 import asyncio
@@ -24,6 +25,8 @@ sys.path.insert(0, str(HOST))
 from comfy.cli_args import args  # noqa: E402
 
 args.cpu = True
+for flag in os.environ.get("COMFYUI_FLAGS", "").split():
+    setattr(args, flag, True)
 
 # In this order: nodes.py hides the host's own utils behind comfy's.
 import utils.install_util  # noqa: E402, F401, I001

@@ -6,6 +6,7 @@ import pytest
 import tiny_wan
 import torch
 from boot import Pack
+from comfy.cli_args import args
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from comfy_api.torch_helpers import set_torch_compile_wrapper
@@ -99,7 +100,7 @@ def check_compiling_with_cuda_graphs_is_refused(
 
 
 def check_attention_goes_through_the_hosts(pack: Pack) -> None:
-    """An attention override a user installed on MODEL still acts."""
+    """An override that a user installed on MODEL still acts; so does the host's own choice."""
     model = host_model().clone()
     calls = []
 
@@ -111,6 +112,10 @@ def check_attention_goes_through_the_hosts(pack: Pack) -> None:
     causal = pack.module("nodes.host.model").causal_model(model)
     second_chunk(causal)
     assert len(calls) == 2 * 2 * tiny_wan.LAYERS  # context pass and flow, self and cross
+    chosen = "sub_quad"
+    if args.use_split_cross_attention or args.use_pytorch_cross_attention:
+        chosen = "split" if args.use_split_cross_attention else "pytorch"
+    assert {call.__name__ for call in calls} == {f"attention_{chosen}"}
 
 
 def check_additions_that_cannot_act_are_named(pack: Pack, caplog: pytest.LogCaptureFixture) -> None:
