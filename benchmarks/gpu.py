@@ -32,7 +32,7 @@ from stream_t1_core.backbone import BackboneShape
 from stream_t1_core.compiled import Runner
 from stream_t1_core.kv import KVPlace
 from stream_t1_core.peak import Thrift, fullest
-from stream_t1_core.wan_vae import DecoderState, StreamingDecoder
+from stream_t1_core.streaming_vae import DecoderState, StreamingDecoder
 
 from .measured import RESULTS, write
 from .speed import (
