@@ -31,7 +31,7 @@ def publish(
         RESULTS.mkdir(parents=True, exist_ok=True)
         plot(result).savefig(RESULTS / f"{name}.png", dpi=100)
         parts.append(f"![{name}]({name}.png)\n\n{inspect.getdoc(plot)}\n")
-    write(name, result, "\n".join(part for part in parts if part))
+    write(name, result, "\n".join(part for part in parts if part), RESULTS)
 
 
 def opening(about: str, result: Result) -> str:

@@ -31,7 +31,6 @@ SETTINGS = {"clips": 2, "first_clip": 1000, "latent_frames": 21, "settings": {"n
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where rows and results go instead."""
     monkeypatch.setattr(measured, "KEPT", tmp_path)
-    monkeypatch.setattr(measured, "RESULTS", tmp_path)
     monkeypatch.setattr(page, "RESULTS", tmp_path)
     return tmp_path
 
