@@ -15,6 +15,7 @@ from .budget import Allotment, Measured, Spending, allot, deadline, step
 from .config import StreamConfig
 from .events import BudgetReport, BudgetTotals, CandidateReport, PrunedEarly
 from .meter import Meter
+from .show import not_shown
 from .state import Beam, StreamState
 from .tools import Tools
 
@@ -41,8 +42,11 @@ def open_chunk(
     if config.budget is None:
         return None
     spending, switched = state.spending, tools.new_prompt is not None
-    allotted = allot(config, spending, state.chunk, tools.quality(), switched)
-    meter.deadline = deadline(config, spending, allotted, meter.since)
+    paths = not_shown(state) if tools.decoder and not config.isolated else None
+    ahead = None if paths is None else sum(paths)
+    allotted = allot(config, spending, state.chunk, tools.quality(), switched, ahead)
+    settling = 1 + max(paths or [0])
+    meter.deadline = deadline(config, spending, allotted, meter.since, settling)
     if warning := _out_of_reach(config, spending, state.chunk, allotted):
         log.warning("Stream-T1: %s", warning)
     return allotted
@@ -59,6 +63,7 @@ def close_chunk(
 ) -> tuple[Spending, BudgetReport]:
     """After a chunk: what is spent now, and what is told of it."""
     beams = after.beams
+    settled = len(after.shown.frames) - len(before.shown.frames) if after.shown else 0
     refined = [c.refined.passes for c in candidates if c.refined]
     counts = {
         "denoise": meter.calls_in["denoise"],
@@ -67,7 +72,7 @@ def close_chunk(
         "score": len(candidates) if allotted.rewards else 0,
         "refine": sum(refined),
         "commit": len(beams),
-        "video": len(after.shown.frames) - len(before.shown.frames) if after.shown else 0,
+        "video": settled + meter.decodes,
     }
     phases = {name: (seconds, counts[name]) for name, seconds in meter.seconds.items()}
     elapsed = meter.elapsed

@@ -5,10 +5,11 @@ knows counts, scores and seconds that it is told; no clock, no tensors, no model
 when time is up within a chunk is in ``deadline.py``.
 
 A run moves on a ladder: first candidates, from one to all that the search allows, with the beams
-that its branch factor makes of them; then refinement passes. From one chunk to the next it moves
-by a quarter of the ladder at most. Where seconds count it goes down when the next chunk would take
-more than ``FULL`` of its time, up when a higher rung would take less than ``ROOMY``, and stays in
-between.
+that its branch factor makes of them; then, where candidates are scored by the frames of a cheaper
+decoder, those of the video's own instead; then refinement passes. From one chunk to the next it
+moves by a quarter of the ladder at most. Where seconds count it goes down when the next chunk would
+take more than ``FULL`` of its time, up when a higher rung would take less than ``ROOMY``, and stays
+in between.
 """
 
 import math
@@ -18,7 +19,7 @@ from statistics import fmean, median, pstdev
 from typing import NamedTuple
 
 from .config import Search, StreamConfig
-from .deadline import AT_LAST, Deadline
+from .deadline import Deadline
 from .rewards.tally import Tallies, Tally, count_in
 
 FULL, ROOMY = 0.95, 0.85  # of a chunk's seconds
@@ -31,6 +32,7 @@ class Rung(NamedTuple):
     candidates: int
     beam_width: int
     passes: int  # of refinement
+    as_shown: bool = False  # candidates are judged by the video's decoder, not by a cheaper one
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Allotment:
     predicted: float | None  # seconds; None while nothing is measured
     least: float | None = None  # that a chunk can take, in ``unit``; None: not known
     unit: str | None = None  # seconds or denoiser calls; None: in a report from before it was told
+    as_shown: bool = False  # whether candidates are judged by the video's decoder instead
 
 
 @dataclass(frozen=True)
@@ -82,36 +85,45 @@ class Spending:
 
 
 def allot(
-    config: StreamConfig, spending: Spending, chunk: int, quality: float | None, switched: bool
+    config: StreamConfig,
+    spending: Spending,
+    chunk: int,
+    quality: float | None,
+    switched: bool,
+    ahead: int | None = None,
 ) -> Allotment:
     """The next chunk's part. ``quality``: where the slider is now, if it was moved.
 
-    ``switched``: another prompt begins with this chunk.
+    ``switched``: another prompt begins with this chunk. ``ahead``: chunks that the video's decoder
+    must go over before it can judge the next one; None: candidates are judged by no other.
     """
-    rungs = _ladder(config)
+    rungs = _ladder(config, ahead is not None)
     due = _due(config, rungs, spending, chunk, quality)
     share = due
     if config.budget.adaptive:
         share = _adapted(config, rungs, spending, chunk, due, switched)
     if not config.budget.timed:
-        rung = _within_reach(_last(rungs, lambda r: _calls(config, r) <= share), spending, rungs)
+        rung = _within_reach(_by_calls(config, rungs, share, quality), spending, rungs)
         rung = min(rung, _affordable(config, rungs, spending, chunk))
     elif not spending.costs:
-        rung = len(rungs) - 1 if spending.rung is None else spending.rung
+        begun = len(rungs) - 1 if ahead is None else config.plan.candidates - 1
+        rung = begun if spending.rung is None else spending.rung
     else:
-        rung = _in_time(config, rungs, spending, share)
-    candidates, beam_width, passes = rungs[rung]
+        rung = _in_time(config, rungs, spending, share, ahead)
+    candidates, beam_width, passes, as_shown = rungs[rung]
+    rewards = judged(config, candidates, passes)
     return Allotment(
         candidates,
         beam_width,
         passes,
-        judged(config, candidates, passes),
+        rewards,
         rung,
         due,
         share,
-        _predicted(config, rungs[rung], spending) if spending.costs else None,
+        _predicted(config, rungs[rung], spending, ahead) if spending.costs else None,
         _least(config, rungs[0], spending),
         config.budget.unit,
+        as_shown and rewards,
     )
 
 
@@ -121,7 +133,9 @@ def step(
     """The next state, after a chunk."""
     rung = allotted.rung
     if config.budget.timed and allotted.predicted is None:  # as far as it came
-        rung = min(rung, measured.candidates - 1 + measured.passes)
+        all_made = measured.candidates == allotted.candidates
+        as_shown = allotted.as_shown and all_made
+        rung = min(rung, measured.candidates - 1 + as_shown + measured.passes)
     costs = dict(spending.costs)
     for phase, (seconds, count) in measured.phases.items():
         if count:
@@ -134,20 +148,21 @@ def step(
         due=spending.due + allotted.due,
         costs=costs,
     )
-    return _foretold(after, measured) if config.budget.adaptive else after
+    return _foretold(after, measured, allotted.as_shown) if config.budget.adaptive else after
 
 
 def deadline(
-    config: StreamConfig, spending: Spending, allotted: Allotment, since: float
+    config: StreamConfig, spending: Spending, allotted: Allotment, since: float, settling: int = 1
 ) -> Deadline | None:
     """When a chunk that began at ``since`` must be done; None where it may take what it takes.
 
     A first chunk has one too, so that it takes about its time before any cost is known.
+    ``settling``: chunks that may settle with it, each decoded for the video, where that is apart.
     """
     if not config.budget.timed or not (config.budget.hard or allotted.predicted is None):
         return None
     dearest = {name: max(seen) for name, seen in spending.costs.items()}
-    after = ("commit",) * allotted.beam_width + AT_LAST
+    after = ("commit",) * allotted.beam_width + ("video",) * settling + ("rest",)
     part = 1.0 if dearest else ROOMY  # where a run begins, it stays
     return Deadline(since + part * allotted.share, dearest, after)
 
@@ -168,12 +183,13 @@ def estimate(seen: Sequence[float]) -> float:
     return middle + 2 * min(seen[1] - seen[0], seen[2] - seen[1])
 
 
-def _ladder(config: StreamConfig) -> list[Rung]:
-    """Every rung, the cheapest first."""
+def _ladder(config: StreamConfig, cheap: bool) -> list[Rung]:
+    """Every rung, the cheapest first. ``cheap``: candidates have a decoder of their own."""
     most, branches = config.plan.candidates, config.plan.branch_factor
     rungs = [Rung(n, math.ceil(n / branches), 0) for n in range(1, most + 1)]
     passes = config.refine.passes if config.refine else 0
-    return rungs + [Rung(most, config.plan.beam_width, p) for p in range(1, passes + 1)]
+    first = 0 if cheap else 1
+    return rungs + [Rung(most, config.plan.beam_width, p, cheap) for p in range(first, passes + 1)]
 
 
 def _calls(config: StreamConfig, rung: Rung) -> int:
@@ -197,8 +213,7 @@ def _due(
     """An equal share for every chunk that is left: seconds or denoiser calls."""
     budget, left = config.budget, config.chunks - chunk
     if budget.target == "quality":
-        wanted = budget.amount if quality is None else quality
-        return _calls(config, rungs[round(wanted * (len(rungs) - 1))])
+        return _calls(config, rungs[_meant(config, rungs, quality)])
     if budget.target == "total denoiser calls":
         return (budget.amount - spending.calls) / left
     if budget.target == "total seconds":
@@ -208,6 +223,23 @@ def _due(
         frames = 4 * config.frames_per_chunk - first
         return budget.amount / 1000 * frames
     return budget.amount
+
+
+def _meant(config: StreamConfig, rungs: list[Rung], quality: float | None) -> int:
+    """The rung that a quality is."""
+    wanted = config.budget.amount if quality is None else quality
+    return round(wanted * (len(rungs) - 1))
+
+
+def _by_calls(config: StreamConfig, rungs: list[Rung], share: float, quality: float | None) -> int:
+    """The highest rung that fits; of two that take the same calls, for decoding takes none, the one
+    that a quality is.
+    """
+    rung = _last(rungs, lambda r: _calls(config, r) <= share)
+    if config.budget.target != "quality":
+        return rung
+    meant = _meant(config, rungs, quality)
+    return meant if _calls(config, rungs[meant]) == _calls(config, rungs[rung]) else rung
 
 
 def _adapted(
@@ -238,9 +270,15 @@ def _affordable(config: StreamConfig, rungs: list[Rung], spending: Spending, chu
     return _last(rungs, lambda rung: _calls(config, rung) <= free)
 
 
-def _in_time(config: StreamConfig, rungs: list[Rung], spending: Spending, seconds: float) -> int:
-    full = _last(rungs, lambda r: _predicted(config, r, spending) <= FULL * seconds)
-    roomy = _last(rungs, lambda r: _predicted(config, r, spending) <= ROOMY * seconds)
+def _in_time(
+    config: StreamConfig,
+    rungs: list[Rung],
+    spending: Spending,
+    seconds: float,
+    ahead: int | None,
+) -> int:
+    full = _last(rungs, lambda r: _predicted(config, r, spending, ahead) <= FULL * seconds)
+    roomy = _last(rungs, lambda r: _predicted(config, r, spending, ahead) <= ROOMY * seconds)
     wanted = full if full < spending.rung else max(spending.rung, roomy)
     return _within_reach(wanted, spending, rungs)
 
@@ -252,18 +290,25 @@ def _within_reach(wanted: int, spending: Spending, rungs: list[Rung]) -> int:
     return max(spending.rung - reach, min(spending.rung + reach, wanted))
 
 
-def _predicted(config: StreamConfig, rung: Rung, spending: Spending) -> float:
-    """Seconds that a chunk will take; a cost that was never met counts nothing yet."""
+def _predicted(config: StreamConfig, rung: Rung, spending: Spending, ahead: int | None) -> float:
+    """Seconds that a chunk will take; a cost that was never met counts nothing yet.
+
+    But the video's decoder judges no candidates before it is known what it takes.
+    """
     search = _search(config, rung)
     finished = search.finished(rung.candidates)
+    scored = finished if judged(config, rung.candidates, rung.passes) else 0
+    decodes = ahead + scored if rung.as_shown and scored else 0  # besides what settles
+    if decodes and "video" not in spending.costs:
+        return math.inf
     counts = {
         "denoise": search.calls(rung.candidates, len(config.schedule.steps)),
         "early": rung.candidates if finished < rung.candidates else 0,
         "decode": finished,
-        "score": finished if judged(config, rung.candidates, rung.passes) else 0,
+        "score": scored,
         "refine": rung.beam_width * rung.passes,
         "commit": rung.beam_width,
-        "video": 1,
+        "video": 1 + decodes,
         "rest": 1,
     }
     return sum(estimate(seen) * counts[name] for name, seen in spending.costs.items())
@@ -279,14 +324,18 @@ def _least(config: StreamConfig, lowest: Rung, spending: Spending) -> float | No
     if len(spending.costs.get("denoise", ())) < 2:
         return None
     fastest = {phase: (min(seen),) for phase, seen in spending.costs.items()}
-    return _predicted(config, lowest, replace(spending, costs=fastest))
+    return _predicted(config, lowest, replace(spending, costs=fastest), None)
 
 
-def _foretold(spending: Spending, measured: Measured) -> Spending:
-    """What this chunk says of the next: it is hard where candidates differ, move, or got worse."""
-    seen = {}
+def _foretold(spending: Spending, measured: Measured, as_shown: bool) -> Spending:
+    """What this chunk says of the next: it is hard where candidates differ, move, or got worse.
+
+    Scores of frames by one decoder are compared with such scores only.
+    """
+    seen, kind = {}, " as shown" if as_shown else ""
     if measured.scores:
-        seen = {"spread": pstdev(measured.scores), "fall": -max(measured.scores)}
+        spread, fall = pstdev(measured.scores), -max(measured.scores)
+        seen = {f"spread{kind}": spread, f"fall{kind}": fall}
     if measured.motion is not None:
         seen["motion"] = measured.motion
     signals = count_in(spending.signals, {name: [value] for name, value in seen.items()})

@@ -89,6 +89,7 @@ def make(
         candidates = denoise_some(candidates, todo)
     with meter.phase("decode"):
         candidates = scoring.decode(candidates, tools.critic, config)
+    candidates = _as_shown(candidates, tools, meter)
     with meter.phase("score"):
         answers = scoring.ask(candidates, tools.critic, config)
     return Made(candidates, answers, pruned)
@@ -107,12 +108,14 @@ def _one_by_one(
     steps = range(len(config.schedule.steps))
     try:
         for candidate in candidates:
-            meter.begin_candidate(len(steps), must=all(c.failure for c in made))
+            decodes = tools.showing.decodes(candidate) if tools.showing else 0
+            meter.begin_candidate(len(steps), decodes, must=all(c.failure for c in made))
             with meter.phase("denoise"):
                 one = denoise_some([candidate], steps)
             meter.next_piece()
             with meter.phase("decode"):
                 one = scoring.decode(one, tools.critic, config)
+            one = _as_shown(one, tools, meter)
             meter.next_piece()
             with meter.phase("score"):
                 answers.append(scoring.ask(one, tools.critic, config))
@@ -120,6 +123,14 @@ def _one_by_one(
     except OutOfTime:
         pass
     return Made(made, scoring.together(answers))
+
+
+def _as_shown(candidates: list[Candidate], tools: Tools, meter: Meter) -> list[Candidate]:
+    """To be judged as the video's decoder makes them, where this chunk's are."""
+    if tools.showing is None:
+        return candidates
+    with meter.phase("video"):
+        return [tools.showing(c, meter.before_decode) for c in candidates]
 
 
 def _denoised(

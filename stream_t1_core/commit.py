@@ -47,7 +47,8 @@ def commit(
         before_call(1)
         parent, scores = candidate.parent, candidate.scores
         tip = parent.chunk
-        total, count = tip.shorts if tip else (0.0, 0)
+        alike = tip is not None and tip.scores.as_shown == scores.as_shown
+        total, count = tip.shorts if alike else (0.0, 0)
         chunk = Chunk(
             index=index,
             first_frame=config.first_frame(index),
@@ -57,7 +58,7 @@ def commit(
             scores=scores,
             route=candidate.route,
             parent=tip,
-            opening=tip.opening if tip else candidate.frames,
+            opening=tip.opening if tip else candidate.piece and candidate.piece.frames,
             shorts=(total, count) if scores.short is None else (total + scores.short, count + 1),
         )
         kept = _remember(parent, chunk, model, text, config, blend, lay_out)

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-AT_LAST = ("video", "rest")  # pieces of work after the context passes
 LATE = 0.5  # denoiser calls that a chunk may be late by for a candidate that has begun
 
 

@@ -35,7 +35,7 @@ from .recache import recache
 from .refine import refine
 from .replay import Replay, replay_chunk, tell_candidates, tell_chunk, tell_refined
 from .settle import hand_out, settle
-from .show import show, show_given, show_settled
+from .show import Showing, show, show_given, show_settled
 from .state import Candidate, StreamState
 from .tools import PromptSwitch, Tools
 
@@ -141,6 +141,8 @@ def run_chunk(
     allotted = open_chunk(state, tools, config, meter)
     if allotted and not allotted.rewards:
         tools = tools.without_rewards()
+    elif allotted and allotted.as_shown:
+        tools = replace(tools, showing=Showing(state.shown, tools.decoder, config.plan.span_chunks))
     whole, config = config, within(config, allotted)
     candidates = plan(state, config, allotted)
     candidates = [add_noise(c, tools, config, latent_hw) for c in candidates]
@@ -212,8 +214,10 @@ def add_route(candidate: Candidate, config: StreamConfig) -> Candidate:
         return candidate
     scores = candidate.scores
     total, count = tip.shorts
-    if None in (scores.short, scores.long, tip.scores.long) or not count:
-        return replace(candidate, route=Route.DROP)  # given, or a reward left out: nothing to go by
+    alike = tip.scores.as_shown == scores.as_shown
+    if None in (scores.short, scores.long, tip.scores.long) or not count or not alike:
+        # given, a reward left out, or frames by another decoder: nothing to go by
+        return replace(candidate, route=Route.DROP)
     route = sinks.decide(scores.short, scores.long, total / count, tip.scores.long, config.memory)
     return replace(candidate, route=route)
 
@@ -252,16 +256,19 @@ def improve(
     meter: Meter,
 ) -> tuple[list[Candidate], tuple[CandidateReport, ...]]:
     """Survivors refined, in their order; what is told of all candidates then."""
+    video = ("video",) if tools.showing else ()
 
     def before_call(calls: int) -> None:
         if meter.deadline:
             tools.model.wait()
-        meter.refining("denoise", "decode", "score")
+        meter.refining("denoise", "decode", *video, "score")
         meter.before_call(calls)
 
     def judge(candidate: Candidate) -> Candidate:
-        meter.refining("decode", "score")
+        meter.refining("decode", *video, "score")
         [candidate] = scoring.decode([candidate], tools.critic, config)
+        if tools.showing:
+            candidate = tools.showing(candidate, lambda: meter.refining("video", "score"))
         meter.refining("score")
         candidate = scoring.score_again(candidate, chunk, tools.critic, config, scored)
         return add_route(candidate, config)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-from .deadline import AT_LAST, LATE, Deadline, OutOfTime
+from .deadline import LATE, Deadline, OutOfTime
 from .events import Emit, StepDone
 from .state import Candidate
 
@@ -29,6 +29,7 @@ class Meter:
     since: float
     deadline: Deadline | None = None
     calls: int = 0
+    decodes: int = 0  # of candidates by the video's decoder
     seconds: dict[str, float] = field(default_factory=dict)  # by phase
     calls_in: dict[str, int] = field(default_factory=dict)  # the same
     left: deque[str] = field(default_factory=deque)  # pieces of the candidate that is being made
@@ -40,9 +41,13 @@ class Meter:
         self.done += calls
         self.calls += calls
 
-    def begin_candidate(self, steps: int, must: bool) -> None:
-        """One that is made by itself. ``must``: it is made to its end however late that is."""
-        self.left = deque(["denoise"] * steps + ["decode", "score"])
+    def begin_candidate(self, steps: int, decodes: int, must: bool) -> None:
+        """One that is made by itself. ``must``: it is made to its end however late that is.
+
+        ``decodes``: by the video's decoder, besides the one for scoring.
+        """
+        pieces = ["denoise"] * steps + ["decode"] + ["video"] * decodes + ["score"]
+        self.left = deque(pieces)
         self.late = math.inf if must else 0.0
 
     def next_piece(self) -> None:
@@ -50,6 +55,12 @@ class Meter:
         self.deadline = self.deadline.begin(self.left, self.clock(), self.late)
         self.late = max(self.late, LATE)
         self.left.popleft()
+
+    def before_decode(self) -> None:
+        """Before the video's decoder runs for a candidate; the same where there is a deadline."""
+        if self.deadline:
+            self.next_piece()
+        self.decodes += 1
 
     def refining(self, *pieces: str) -> None:
         """Before these pieces of a refinement pass; the same."""
@@ -79,7 +90,8 @@ class Meter:
     def in_time(self, survivors: Sequence[Candidate]) -> Iterator[Candidate]:
         """Those that there is time to commit, in their order; the first in any case."""
         if self.deadline:
-            self.deadline = replace(self.deadline, after=AT_LAST)
+            at_last = [piece for piece in self.deadline.after if piece != "commit"]
+            self.deadline = replace(self.deadline, after=at_last)
         for place, candidate in enumerate(survivors):
             if self.deadline:
                 late = 0.0 if place else math.inf

@@ -81,13 +81,15 @@ def replay_chunk(
     index = state.chunk
     stored = replay.chunks[index]
     reports = [_report(told) for told in stored.record["candidates"]]
+    budget = stored.record.get("budget")
+    as_shown = bool(budget and budget["allotted"].get("as_shown"))
     last = index == len(replay.chunks) - 1
     picked = replay.picked if last else None
     if picked is not None:
         reports = [replace(r, rank=0 if i == picked else None) for i, r in enumerate(reports)]
     parents = {beam.rank: beam for beam in state.beams}
     candidates = [
-        _candidate(parents.get(told["parent"]), told, latent, stored.noise, tools, config)
+        _candidate(parents.get(told["parent"]), told, latent, stored.noise, tools, config, as_shown)
         for told, latent in zip(stored.record["candidates"], stored.latents, strict=True)
     ]
     candidates = scoring.decode(candidates, tools.critic, config)
@@ -106,7 +108,7 @@ def replay_chunk(
     spending = read_back(config, state.spending, done.budget, reports, beams)
     if index in replay.keep:
         beams = tuple(beam for beam in beams if beam.rank in replay.keep[index])
-    seen = _counted(state.seen, stored.record["candidates"])
+    seen = _counted(state.seen, stored.record["candidates"], as_shown)
     reseed = last and replay.reseed
     state = replace(
         state, chunk=index + 1, beams=beams, seen=seen, reseed=reseed, spending=spending
@@ -147,6 +149,7 @@ def _candidate(
     kept_noise: Tensor,
     tools: Tools,
     config: StreamConfig,
+    as_shown: bool,
 ) -> Candidate:
     """``kept_noise``: of the survivors; the others' is drawn again from their seeds.
 
@@ -172,6 +175,7 @@ def _candidate(
             0.0 if failed else scores["fused"],
             {name: math.nan if x is None else x for name, x in scores["parts"].items()},
             _pair(scores),
+            as_shown,
         ),
         route=told["route"] and Route(told["route"]),
         # as at decoding, so that the same candidates are decoded together
@@ -183,10 +187,10 @@ def _failure(latent: Tensor, told: dict[str, Any]) -> str | None:
     return None if torch.isfinite(latent).all() else told["failure"]
 
 
-def _counted(seen: Tallies, told: Sequence[dict[str, Any]]) -> Tallies:
+def _counted(seen: Tallies, told: Sequence[dict[str, Any]], as_shown: bool) -> Tallies:
     """What was seen of each reward, with this chunk's values."""
     values: dict[str, list[float]] = {}
     for candidate in told:
         for name, value in candidate["parts"].items():
             values.setdefault(name, []).append(math.nan if value is None else value)
-    return count_in(seen, values)
+    return count_in(seen, scoring.tallied(values, as_shown))

@@ -16,20 +16,23 @@ Schema, version 1. Every line is an object with ``event``; numbers that are not 
   rose by: the first two in the rewards' own units, ``fused`` as it is, which with ``standard`` is
   in standard deviations of the candidates so far, few and often alike in the first chunk);
   ``sinks`` per surviving beam; ``seconds`` by phase
-  (denoise, early, decode, score, refine, commit, and video: decoding what is settled, where
-  candidates are scored by other frames); ``kv_bytes`` live after pruning, chunks remembered to
-  refine by included, shared chunks counted once; ``left_out``: rewards
-  without a number for any candidate, by name, with the reason: this chunk's scores go without them;
+  (denoise, early, decode, score, refine, commit, and video: decoding what is settled, and the
+  candidates of some chunks, where others are scored by other frames); ``kv_bytes`` live after
+  pruning, chunks remembered to refine by included, shared chunks counted once; ``left_out``:
+  rewards without a number for any candidate, by name, with the reason: this chunk's scores go
+  without them;
   ``prompt``, if it changed with this chunk, or null; ``chosen``: ``artist`` where survivors were
   chosen by hand, ``timeout`` where that was asked for in vain, null where the scores decided;
   ``budget``, null without one: ``allotted`` before the chunk (``candidates``, ``beam_width``,
   refinement ``passes``, whether ``rewards`` run, ``rung`` of the ladder from 0, ``predicted``
   seconds or null, and in its ``unit``, seconds or denoiser calls: ``due``, an equal share of the
   budget, its own ``share``, the same unless adaptive, and the ``least`` that a chunk can take, null
-  until that is measured), and what it took: ``seconds`` since the chunk before, ``calls``,
-  ``passes``; fewer candidates than allotted, with those pruned early: time was up; ``warning``: why
-  the budget cannot be kept, once in a run, else null; ``pruned_early``: candidates that were given
-  up before they were done, besides ``candidates`` and in the order tried, each with ``parent``,
+  until that is measured; ``as_shown``: whether candidates are judged by frames of the video's
+  decoder where there is one for scoring too), and what it took: ``seconds`` since the chunk
+  before, ``calls``, ``passes``; fewer candidates than allotted, with those pruned early: time was
+  up; ``warning``: why the budget cannot be kept, once in a run, else null; ``pruned_early``:
+  candidates that were given up before they were done, besides ``candidates`` and in the order
+  tried, each with ``parent``,
   ``seed`` and ``score`` (short reward of the clean estimate, in standard deviations of the chunk's
   where rewards are standardised; null without a number)
 - ``choice_asked``, before the ``chunk_done`` of a chunk whose survivors may be chosen by hand:

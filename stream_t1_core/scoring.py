@@ -26,6 +26,7 @@ from .state import Candidate, Chunk, Scores, Shown
 log = logging.getLogger(__name__)
 
 KINDS = ("short", "long")
+AS_SHOWN = "as shown: "  # before a reward's name, in tallies of frames by the video's decoder
 Answers = Mapping[str, Part]  # of single rewards by name, KIND.NAME
 
 
@@ -56,7 +57,8 @@ class Critic:
     """Decoder, rewards and prompt: all that turns latents into scores.
 
     ``decoder`` makes the frames that candidates are judged and shown by. They are the video's too,
-    unless that has a decoder of its own (``Tools.decoder``).
+    unless that has a decoder of its own (``Tools.decoder``), by whose frames a candidate is judged
+    that has them (``Candidate.as_shown``).
     """
 
     decoder: Decoder | None = None
@@ -132,7 +134,9 @@ def score(
         return Scoring(list(candidates), seen)
     if config.plan.strict:
         _check_all(parts, f"chunk {chunk + 1}")
-    seen = count_in(seen, {name: part.values.tolist() for name, part in parts.items()})
+    as_shown = alive[0].as_shown is not None
+    values = {name: part.values.tolist() for name, part in parts.items()}
+    seen = count_in(seen, tallied(values, as_shown))
     used = {name: part for name, part in parts.items() if torch.isfinite(part.values).any()}
     left_out = {
         name: part.error or "not a finite number for any candidate"
@@ -141,7 +145,8 @@ def score(
     }
     for name, reason in left_out.items():
         log.warning("Stream-T1: chunk %d is scored without reward '%s': %s", chunk, name, reason)
-    scored = {id(c): _scored(c, i, parts, used, chunk, config, seen) for i, c in enumerate(alive)}
+    own = _of_decoder(seen, as_shown)
+    scored = {id(c): _scored(c, i, parts, used, chunk, config, own) for i, c in enumerate(alive)}
     return Scoring([scored.get(id(c), c) for c in candidates], seen, left_out)
 
 
@@ -178,7 +183,13 @@ def score_again(
     if config.plan.strict:
         _check_all(parts, f"a refined survivor of chunk {chunk + 1}")
     used = {name: part for name, part in parts.items() if name not in before.left_out}
-    return _scored(candidate, 0, parts, used, chunk, config, before.seen)
+    own = _of_decoder(before.seen, candidate.as_shown is not None)
+    return _scored(candidate, 0, parts, used, chunk, config, own)
+
+
+def tallied(values: Mapping[str, list[float]], as_shown: bool) -> Mapping[str, list[float]]:
+    """The same under the names that tallies have, by the decoder that made the frames."""
+    return {AS_SHOWN + name: value for name, value in values.items()} if as_shown else values
 
 
 def video(
@@ -209,17 +220,28 @@ def final_score(tip: Chunk, critic: Critic, config: StreamConfig, seen: Tallies)
     named = {f"long.{name}": part for name, part in parts.items()}
     if config.plan.strict:
         _check_all(named, "the whole video")
-    total = _total(named, "long", 0, seen if config.plan.standardise else None)
+    # by the scoring decoder's tallies, or where no chunk was judged by it, the only ones there are
+    known = {**_of_decoder(seen, True), **_of_decoder(seen, False)}
+    total = _total(named, "long", 0, known if config.plan.standardise else None)
     return total if math.isfinite(total) else None
 
 
 def _parts(candidates: list[Candidate], critic: Critic, config: StreamConfig) -> Answers:
     parts = _judge(
-        "short", critic.short, [[c.piece] for c in candidates], candidates, critic, config
+        "short", critic.short, [[c.judged] for c in candidates], candidates, critic, config
     )
     spans = [_span(c, critic, config) for c in candidates] if critic.long else []
     parts |= _judge("long", critic.long, spans, candidates, critic, config)
     return parts
+
+
+def _of_decoder(seen: Tallies, as_shown: bool) -> Tallies:
+    """What was seen of one decoder's frames, by the rewards' own names."""
+    return {
+        name.removeprefix(AS_SHOWN): tally
+        for name, tally in seen.items()
+        if name.startswith(AS_SHOWN) == as_shown
+    }
 
 
 def _scored(
@@ -239,7 +261,8 @@ def _scored(
     weight = search.short_weight(chunk, config.chunks, config.plan.tau)
     values = {name: part.values[index].item() for name, part in parts.items()}
     fused = search.fuse(*(standard or (short, long)), weight)
-    scores = Scores(short, long, fused, values, standard)
+    as_shown = candidate.as_shown is not None
+    scores = Scores(short, long, fused, values, standard, as_shown)
     failure = _failure({name: used[name] for name in used if not math.isfinite(values[name])})
     return replace(candidate, scores=scores, failure=failure)
 
@@ -295,12 +318,16 @@ def _failure(broken: Mapping[str, Part]) -> str | None:
 
 
 def _first_frames(candidate: Candidate) -> Tensor:
+    if candidate.as_shown:
+        return candidate.as_shown.opening
     tip = candidate.parent.chunk
     return candidate.frames if tip is None else tip.opening
 
 
 def _span(candidate: Candidate, critic: Critic, config: StreamConfig) -> list[Piece]:
     """Frames of the candidate and the chunks before it, ``span_chunks`` in all."""
+    if candidate.as_shown:
+        return [*candidate.as_shown.pieces]
     tip = candidate.parent.chunk
     earlier = [*islice(tip.ancestors() if tip else (), config.plan.span_chunks - 1)][::-1]
     if config.isolated:

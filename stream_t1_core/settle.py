@@ -26,7 +26,7 @@ def settle(state: StreamState, config: StreamConfig, emit: Emit) -> StreamState:
     settled = hand_out(shared, state.settled, config, emit, shown)
     if not config.whole:
         beams = _forget(beams, look_back(config))
-        shown = shown and replace(shown, frames={})
+        shown = shown and replace(shown, frames=_looked_back_on(shown, beams, config))
     return replace(state, beams=beams, settled=settled, shown=shown)
 
 
@@ -99,6 +99,14 @@ def _agreed(beams: tuple[Beam, ...], most: int) -> tuple[Beam, ...]:
         return chunk
 
     return tuple(beam for beam in beams if ancestor(beam) is ancestor(beams[0]))
+
+
+def _looked_back_on(shown: Shown, beams: Sequence[Beam], config: StreamConfig) -> dict[int, Tensor]:
+    """Frames that a candidate may yet be judged by: a budget decides whether; and the opening."""
+    if config.budget is None:
+        return {}
+    wanted = {chunk.first_frame for beam in beams for chunk in beam.chunk.ancestors()} | {0}
+    return {first: frames for first, frames in shown.frames.items() if first in wanted}
 
 
 def _forget(beams: tuple[Beam, ...], most: int) -> tuple[Beam, ...]:

@@ -1,18 +1,22 @@
 """Decode what the video shows, where candidates are scored by the frames of a cheaper decoder.
 
 The video's own decoder runs over the path that no later decision can change, once for each of its
-chunks and never for a candidate, always one path at a time: its frames do not depend on the search,
-on where a run was stopped, or on how much memory there was. What candidates, previews and rewards
-see are the scoring decoder's frames; the two never mix.
+chunks, always one path at a time: its frames do not depend on the search, on where a run was
+stopped, or on how much memory there was. What candidates, previews and rewards see are the scoring
+decoder's frames, or where a budget has enough for a chunk, the video's decoder's (``Showing``), and
+then of its past too.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from .commit import Start
 from .config import StreamConfig
-from .scoring import Decoder
+from .rewards.base import Piece
+from .scoring import Decoder, DecoderState
 from .settle import path_from, settled_chunk
-from .state import Chunk, Shown, StreamState
+from .state import AsShown, Beam, Candidate, Chunk, Shown, StreamState
 
 
 def show_settled(state: StreamState, decoder: Decoder | None, config: StreamConfig) -> StreamState:
@@ -33,10 +37,69 @@ def show_given(state: StreamState, start: Start | None, decoder: Decoder) -> Str
     return replace(state, shown=shown)
 
 
-def show(shown: Shown, tip: Chunk, decoder: Decoder) -> Shown:
-    """The frames of the path to ``tip`` too."""
+def show(
+    shown: Shown, tip: Chunk, decoder: Decoder, before: Callable[[], None] = lambda: None
+) -> Shown:
+    """The frames of the path to ``tip`` too. ``before``: called before every chunk of it."""
     for chunk in path_from(shown.until, tip):
+        before()
         decoded, after = decoder.decode(chunk.latent[None], shown.decoder_state)
         frames = {**shown.frames, chunk.first_frame: decoded[0].cpu().clone()}
         shown = Shown(chunk.first_frame + chunk.latent.shape[1], frames, after)
     return shown
+
+
+def not_shown(state: StreamState) -> list[int]:
+    """How many chunks of each path the video's decoder has yet to go over."""
+    tips = [beam.chunk for beam in state.beams]
+    return [len(path_from(state.shown.until, tip)) if tip else 0 for tip in tips]
+
+
+@dataclass(frozen=True, eq=False)
+class Showing:
+    """One chunk's candidates as the video's decoder makes them.
+
+    What is not settled yet of a path is gone over once for all candidates of its beam. ``span``:
+    chunks that the long reward looks at. Nothing of it outlives the chunk.
+    """
+
+    begun: Shown
+    decoder: Decoder
+    span: int
+    _ends: dict[Beam, tuple[AsShown, DecoderState | None]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def decodes(self, candidate: Candidate) -> int:
+        """How often the decoder will run for it."""
+        tip = candidate.parent.chunk
+        gone_over = tip is None or candidate.parent in self._ends
+        return 1 if gone_over else 1 + len(path_from(self.begun.until, tip))
+
+    def __call__(self, candidate: Candidate, before: Callable[[], None]) -> Candidate:
+        """The candidate to be judged by it. ``before``: called before the decoder runs."""
+        if candidate.failure:
+            return candidate
+        past, state = self._end(candidate.parent, before)
+        before()
+        decoded, _ = self.decoder.decode(candidate.latent[None], state)
+        frames = decoded[0].cpu().clone()
+        opening = frames if past is None else past.opening
+        pieces = () if past is None else past.pieces
+        return replace(candidate, as_shown=AsShown((*pieces, Piece(frames)), opening))
+
+    def _end(
+        self, beam: Beam, before: Callable[[], None]
+    ) -> tuple[AsShown | None, DecoderState | None]:
+        """Pieces of a path, and the decoder's state at its end."""
+        if beam.chunk is None:
+            return None, None
+        if beam not in self._ends:
+            shown = show(self.begun, beam.chunk, self.decoder, before)
+            past = [*islice(beam.chunk.ancestors(), self.span - 1)][::-1]
+            # what a run has forgotten that had no budget then is there as it was scored
+            made = {chunk: shown.frames.get(chunk.first_frame) for chunk in past}
+            pieces = tuple(c.piece if x is None else Piece(x) for c, x in made.items())
+            opening = shown.frames.get(0, beam.chunk.opening)
+            self._ends[beam] = AsShown(pieces, opening), shown.decoder_state
+        return self._ends[beam]

@@ -30,6 +30,7 @@ class Scores:
     parts: dict[str, float] = field(default_factory=dict)  # by reward, "short.NAME", "long.NAME"
     # short and long as they were compared, in standard deviations; None where added as they are
     standard: tuple[float | None, float | None] | None = None
+    as_shown: bool = False  # of frames by the video's decoder, where there is one for scoring too
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +90,18 @@ class Beam:
 
 
 @dataclass(frozen=True, eq=False)
+class AsShown:
+    """A candidate and its past as the video's decoder makes them, to be judged by.
+
+    ``pieces``: of the chunks before it that the long reward looks back on, and last its own.
+    ``opening`` [T, H, W, 3]: frames of the path's first chunk.
+    """
+
+    pieces: tuple[Piece, ...] = field(repr=False)
+    opening: Tensor = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """One attempt at the next chunk; each step of the loop fills in more of it."""
 
@@ -100,13 +113,20 @@ class Candidate:
     latent: Tensor | None = field(default=None, repr=False)  # [C, F, H, W], CPU
     piece: Piece | None = field(default=None, repr=False)  # its frames [T, H, W, 3], CPU
     decoder_state: Any = field(default=None, repr=False)
+    as_shown: AsShown | None = field(default=None, repr=False)
     scores: Scores = Scores()
     route: Route | None = None
     failure: str | None = None  # why it cannot win, if it cannot
 
     @property
+    def judged(self) -> Piece | None:
+        """What rewards and people see of it."""
+        return self.as_shown.pieces[-1] if self.as_shown else self.piece
+
+    @property
     def frames(self) -> Tensor | None:
-        return self.piece and self.piece.frames
+        """The same as frames [T, H, W, 3]."""
+        return self.judged and self.judged.frames
 
     def with_latent(self, latent: Tensor) -> "Candidate":
         """The same with this latent; it has failed where that is not finite."""

@@ -11,6 +11,7 @@ from .causal_wan import CausalWan, Text
 from .commit import Start
 from .events import CandidateReport, Emit
 from .scoring import Critic, Decoder
+from .show import Showing
 
 # (chunk, candidates with the ranks by score, kept indices, emit) -> kept indices, who chose them
 Director = Callable[
@@ -37,7 +38,8 @@ class PromptSwitch:
 class Tools:
     """The first prompt is ``text`` and the critic's; later ones are ``switches``, by chunk.
 
-    ``decoder``: of the video, where the critic's is only for scoring; see ``show.py``.
+    ``decoder``: of the video, where the critic's is only for scoring; see ``show.py``. ``showing``:
+    for a chunk whose candidates are judged by that one nevertheless.
     """
 
     model: CausalWan
@@ -51,6 +53,7 @@ class Tools:
     clock: Callable[[], float] = time.perf_counter  # seconds, for measuring and budgets
     quality: Callable[[], float | None] = lambda: None  # the budget's, if it is moved as it runs
     decoder: Decoder | None = None
+    showing: Showing | None = None
 
     def critic_at(self, chunk: int) -> Critic:
         """The critic, reading the prompt that holds for a chunk."""

@@ -146,7 +146,8 @@ def test_a_reel_knows_what_its_candidates_were_scored_by(tmp_path: Path) -> None
 
 
 def test_a_budget_counts_what_the_video_takes() -> None:
-    """A clock that only the video's decoder moves: four seconds a chunk that settles."""
+    """A clock that only the video's decoder moves: four seconds a chunk that settles, and once it
+    is known what it takes, as there is time, four for each of two candidates."""
     now = [0.0]
     tools = replace(shown_tools(), clock=lambda: now[0])
     plain = tools.decoder.decode
@@ -161,5 +162,5 @@ def test_a_budget_counts_what_the_video_takes() -> None:
     config = StreamConfig(latent_frames=15, search=Search(1, 2), budget=budget)
     generate(tools, config, LATENT_HW, events.append)
     done = [event for event in events if isinstance(event, ChunkDone)]
-    assert [event.seconds["video"] for event in done] == [4.0] * 5
-    assert [event.budget.allotted["predicted"] for event in done] == [None] + [4.0] * 4
+    assert [event.seconds["video"] for event in done] == [4.0] + [12.0] * 4
+    assert [event.budget.allotted["predicted"] for event in done] == [None] + [12.0] * 4
