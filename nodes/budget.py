@@ -17,7 +17,8 @@ class StreamT1Budget(io.ComfyNode):
             category="Stream-T1",
             description="Says what a run may spend, as a quality or in seconds or denoiser calls. "
             "Before every chunk the sampler decides by it how many candidates, paths and "
-            "refinement passes there are, up to what the Reward Pruner and the Refiner say.",
+            "refinement passes there are, up to what the Reward Pruner and the Refiner say, and "
+            "which of the sampler's VAEs candidates are judged by.",
             inputs=[
                 io.Combo.Input(
                     "spend",
@@ -35,7 +36,7 @@ class StreamT1Budget(io.ComfyNode):
                     step=0.01,
                     display_mode=io.NumberDisplay.slider,
                     tooltip="For quality: 0 makes one candidate a chunk, 1 all that the Reward "
-                    "Pruner and the Refiner allow.",
+                    "Pruner and the Refiner allow, judged by the sampler's vae.",
                 ),
                 io.Float.Input(
                     "amount",

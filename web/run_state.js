@@ -748,6 +748,7 @@ function spent({ settings }, { budget, cells, early, kept }) {
   const tried = cells.length + early.length;
   const got = [outOf(tried, allotted.candidates, "candidate"), `${kept} kept`];
   if (allotted.passes) got.push(outOf(passes, allotted.passes, "refinement pass", "es"));
+  if (allotted.as_shown) got.push("judged by the video's own VAE");
   const late = timed && (tried < allotted.candidates || passes < allotted.passes);
   const notes = allotted.predicted === null ? [] : [`${secondsText(allotted.predicted)} predicted`];
   if (timed) notes.push(`share ${secondsText(allotted.share)}`);

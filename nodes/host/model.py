@@ -120,7 +120,8 @@ def load(
     vaes = {"VAE": vae}
     if scoring_vae is not None:
         vaes["scoring VAE"] = scoring_vae
-        state_bytes += 0 if config.isolated else _state_bytes(vae, latent_hw)
+        paths = 1 + config.plan.beam_width if config.budget else 1  # a budget may go over each
+        state_bytes += 0 if config.isolated else paths * _state_bytes(vae, latent_hw)
     one_frame = (1, CHANNELS, 1, height, width)
     decode_bytes = max(v.memory_used_decode(one_frame, v.vae_dtype) for v in vaes.values())
     sizes = {"model": model.model_size()}

@@ -102,6 +102,16 @@ def test_a_real_time_budget_tells_what_it_predicted(run: RunPrompt) -> None:
     assert [budget["allotted"]["share"] for budget in budgets] == [0.5625, 0.75, 0.75]
 
 
+@pytest.mark.parametrize(("spend", "as_shown"), [("high", True), ("low", False)])
+def test_a_budget_tells_which_vae_candidates_are_judged_by(
+    run: RunPrompt, spend: str, as_shown: bool
+) -> None:
+    prompt = budgeted(small(21, seed=705, scoring_vae=["1", 3]), spend=spend)
+    result = run(prompt)
+    assert result.error is None
+    assert [record["budget"]["allotted"]["as_shown"] for record in done(result)] == [as_shown] * 2
+
+
 @pytest.mark.parametrize(
     ("settings", "unplugged", "told"),
     [

@@ -299,6 +299,11 @@ test("the words say what a chunk got of the budget, and what was predicted", () 
     "Budget: 4 of 6 candidates, 2 kept, 0 of 1 refinement pass: time was up; " +
       "took 3.1\u00a0s (2.9\u00a0s predicted, share 3.0\u00a0s).",
   );
+  assert.equal(
+    words("quality", spent({ as_shown: true, passes: 1 }, { passes: 1 })),
+    "Budget: 4 candidates, 2 kept, 1 refinement pass, judged by the video's own VAE; " +
+      "took 3.1\u00a0s and 18 denoiser calls (share 18).",
+  );
   const alone = words("milliseconds per frame", spent({ candidates: 1 }), [at(0, 0, 0)]);
   assert.match(alone, /^Budget: 1 candidate, 1 kept; took/);
   assert.equal(words("quality", null), undefined);
