@@ -636,16 +636,12 @@ test("facts are short: bytes as MB or GB, time left only while running", () => {
   );
 });
 
-test("120 chunks of 16: a message costs little, and each chunk has one path", () => {
+test("120 chunks of 16: after every message each chunk has one path", () => {
   const messages = deepFreeze(messagesOf(longRun(120, 4, 4)));
   let run = emptyRun();
-  const costs = [];
   for (const message of messages) {
-    const start = performance.now();
     run = applyMessage(run, message);
-    const view = viewOf(run);
-    costs.push(performance.now() - start);
-    view.chunks.forEach(({ cells }) =>
+    viewOf(run).chunks.forEach(({ cells }) =>
       assert.equal(cells.filter(({ state }) => state === "final").length, 1),
     );
   }
@@ -659,8 +655,6 @@ test("120 chunks of 16: a message costs little, and each chunk has one path", ()
   for (const { cells } of view.chunks) {
     for (const { chunk, candidate } of cells) assert.ok(explain(view, chunk, candidate).length > 2);
   }
-  const median = costs.sort((a, b) => a - b)[costs.length >> 1];
-  assert.ok(median < 16, `${median} ms`); // about 1 ms; benchmarks/panel.py measures the whole
 });
 
 test("a report is the same run as its messages", () => {
