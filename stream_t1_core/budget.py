@@ -25,6 +25,7 @@ from .rewards.tally import Tallies, Tally, count_in
 FULL, ROOMY = 0.95, 0.85  # of a chunk's seconds
 REACH = 4  # a run moves by one REACH-th of its ladder a chunk, and by one rung at least
 REMEMBERED = 3  # measurements of each cost
+GUESS = 30  # how much longer the video's decoder takes than a scoring one, before it has run
 SWING = 0.5  # adaptive: a chunk gets this much more or less of an equal share at most
 
 
@@ -162,6 +163,8 @@ def deadline(
     if not config.budget.timed or not (config.budget.hard or allotted.predicted is None):
         return None
     dearest = {name: max(seen) for name, seen in spending.costs.items()}
+    if allotted.as_shown and "video" not in dearest:
+        dearest["video"] = GUESS * dearest.get("decode", 0.0)
     after = ("commit",) * allotted.beam_width + ("video",) * settling + ("rest",)
     part = 1.0 if dearest else ROOMY  # where a run begins, it stays
     return Deadline(since + part * allotted.share, dearest, after)
@@ -291,16 +294,11 @@ def _within_reach(wanted: int, spending: Spending, rungs: list[Rung]) -> int:
 
 
 def _predicted(config: StreamConfig, rung: Rung, spending: Spending, ahead: int | None) -> float:
-    """Seconds that a chunk will take; a cost that was never met counts nothing yet.
-
-    But the video's decoder judges no candidates before it is known what it takes.
-    """
+    """Seconds that a chunk will take; a cost that was never met counts nothing yet."""
     search = _search(config, rung)
     finished = search.finished(rung.candidates)
     scored = finished if judged(config, rung.candidates, rung.passes) else 0
     decodes = ahead + scored if rung.as_shown and scored else 0  # besides what settles
-    if decodes and "video" not in spending.costs:
-        return math.inf
     counts = {
         "denoise": search.calls(rung.candidates, len(config.schedule.steps)),
         "early": rung.candidates if finished < rung.candidates else 0,
@@ -311,7 +309,10 @@ def _predicted(config: StreamConfig, rung: Rung, spending: Spending, ahead: int 
         "video": 1 + decodes,
         "rest": 1,
     }
-    return sum(estimate(seen) * counts[name] for name, seen in spending.costs.items())
+    costs = {name: estimate(seen) for name, seen in spending.costs.items()}
+    if decodes and "video" not in costs:  # nothing has settled yet
+        costs["video"] = GUESS * costs.get("decode", 0.0)
+    return sum(seconds * counts[name] for name, seconds in costs.items())
 
 
 def _least(config: StreamConfig, lowest: Rung, spending: Spending) -> float | None:

@@ -229,8 +229,8 @@ class Budget:
             raise ValueError(f"Budget: {self.target} is {self.amount}; more than 0 is needed")
         if self.hard and not self.timed:
             raise ValueError(
-                f"Budget: a hard deadline needs a target in seconds, not {self.target}; choose "
-                f"{', '.join(TIMED)}, or turn 'hard' off"
+                "Budget: a hard deadline needs a target in seconds, not in a quality or denoiser "
+                f"calls; choose {', '.join(TIMED)}, or turn 'hard' off"
             )
         if self.hard and self.adaptive and self.target != "total seconds":
             raise ValueError(

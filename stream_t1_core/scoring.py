@@ -21,7 +21,7 @@ from .rewards.base import Footage, Piece, Reward
 from .rewards.mix import Errors, Part, judge
 from .rewards.tally import Tallies, count_in
 from .settle import footage
-from .state import Candidate, Chunk, Scores, Shown
+from .state import AsShown, Candidate, Chunk, Scores, Shown
 
 log = logging.getLogger(__name__)
 
@@ -208,21 +208,31 @@ def video(
     return latent, torch.cat(frames)
 
 
-def final_score(tip: Chunk, critic: Critic, config: StreamConfig, seen: Tallies) -> float | None:
-    """Long reward of a whole path; None without such a reward or where it is not finite."""
+def final_score(
+    tip: Chunk,
+    critic: Critic,
+    config: StreamConfig,
+    seen: Tallies,
+    as_shown: AsShown | None = None,
+) -> float | None:
+    """Long reward of a whole path; None without such a reward or where it is not finite.
+
+    ``as_shown``: the path by the video's decoder, if it is to be judged by that.
+    """
     if critic.decoder is None or critic.long is None:
         return None
-    pieces = [c.piece for c in tip.path()]
-    if config.isolated:
+    pieces, opening = [c.piece for c in tip.path()], tip.opening
+    if as_shown:
+        pieces, opening = [*as_shown.pieces], as_shown.opening
+    elif config.isolated:
         pieces = [Piece(video(tip, critic.decoder, config)[1])]
-    clip = Footage([pieces], [tip.opening], critic.prompt, config.fps)
+    clip = Footage([pieces], [opening], critic.prompt, config.fps)
     parts = judge(critic.long, clip, critic.fatal)
     named = {f"long.{name}": part for name, part in parts.items()}
     if config.plan.strict:
         _check_all(named, "the whole video")
-    # by the scoring decoder's tallies, or where no chunk was judged by it, the only ones there are
-    known = {**_of_decoder(seen, True), **_of_decoder(seen, False)}
-    total = _total(named, "long", 0, known if config.plan.standardise else None)
+    own = _of_decoder(seen, as_shown is not None)
+    total = _total(named, "long", 0, own if config.plan.standardise else None)
     return total if math.isfinite(total) else None
 
 

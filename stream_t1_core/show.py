@@ -7,7 +7,7 @@ decoder's frames, or where a budget has enough for a chunk, the video's decoder'
 then of its past too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -55,6 +55,13 @@ def not_shown(state: StreamState) -> list[int]:
     return [len(path_from(state.shown.until, tip)) if tip else 0 for tip in tips]
 
 
+def as_shown(shown: Shown, path: Sequence[Chunk]) -> AsShown:
+    """These chunks by the video's frames; what was forgotten of them is there as it was scored."""
+    made = [shown.frames.get(chunk.first_frame) for chunk in path]
+    pieces = [c.piece if x is None else Piece(x) for c, x in zip(path, made, strict=True)]
+    return AsShown(tuple(pieces), shown.frames.get(0, path[-1].opening))
+
+
 @dataclass(frozen=True, eq=False)
 class Showing:
     """One chunk's candidates as the video's decoder makes them.
@@ -97,9 +104,5 @@ class Showing:
         if beam not in self._ends:
             shown = show(self.begun, beam.chunk, self.decoder, before)
             past = [*islice(beam.chunk.ancestors(), self.span - 1)][::-1]
-            # what a run has forgotten that had no budget then is there as it was scored
-            made = {chunk: shown.frames.get(chunk.first_frame) for chunk in past}
-            pieces = tuple(c.piece if x is None else Piece(x) for c, x in made.items())
-            opening = shown.frames.get(0, beam.chunk.opening)
-            self._ends[beam] = AsShown(pieces, opening), shown.decoder_state
+            self._ends[beam] = as_shown(shown, past), shown.decoder_state
         return self._ends[beam]

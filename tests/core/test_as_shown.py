@@ -16,7 +16,7 @@ from test_show import decoded
 from torch import Tensor
 from toys import LATENT_HW, search_config, search_tools, shown_tools, toy_scorer
 
-from stream_t1_core.budget import Spending, allot
+from stream_t1_core.budget import GUESS, Spending, allot
 from stream_t1_core.config import FIXED_SINK, Budget, Refine, Search, StreamConfig
 from stream_t1_core.events import (
     CandidateReport,
@@ -106,15 +106,16 @@ def test_one_candidate_that_nothing_judges_is_not_decoded_for_it() -> None:
     assert (told.rung, told.rewards, told.as_shown) == (1, False, False)
 
 
-def test_it_is_predicted_from_what_settling_took_and_waits_until_that_is_known() -> None:
+def test_it_is_predicted_from_what_settling_took_and_guessed_before() -> None:
     config = search_config(budget=Budget("seconds per chunk", 1000.0))
-    spending = Spending(rung=3, costs=COSTS)
-    assert not allot(config, spending, 3, None, False, 2).as_shown
-    spending = replace(spending, costs={**COSTS, "video": (5.0,)})
+    spending = Spending(rung=3, costs={**COSTS, "video": (5.0,)})
     told = allot(config, spending, 3, None, False, 2)
     assert told.as_shown
     calls, decodes = 4 * 4 + 2, 4 + 2 + 1  # candidates, what is not settled yet, what settles
     assert told.predicted == calls + 4 * 0.25 + 5.0 * decodes
+    unknown = allot(config, replace(spending, costs=COSTS), 3, None, False, 2)
+    assert unknown.as_shown  # paths that never agree are no reason to wait for ever
+    assert unknown.predicted == calls + 4 * 0.25 + GUESS * 0.25 * decodes
     scarce = replace(config, budget=Budget("seconds per chunk", 30.0))
     assert not allot(scarce, replace(spending, rung=4), 3, None, False, 2).as_shown
 
@@ -136,6 +137,15 @@ def test_a_run_with_enough_is_the_one_without_a_decoder_for_scoring(
     for made, plain in zip(pictures, plain_pictures, strict=True):
         for one, other in zip(made.frames, plain.frames, strict=True):
             torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("search", [STANDARDISED, replace(STANDARDISED, standardise=False)])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_last_choice_is_by_the_videos_own_frames_too(seed: int, search: Search) -> None:
+    config = search_config(search=search, latent_frames=9, seed=seed, budget=Budget(amount=1.0))
+    ours, plain = (generate(t(), config, LATENT_HW) for t in (shown_tools, search_tools))
+    assert ours.final_scores == pytest.approx(plain.final_scores, abs=2e-2)
+    assert ours.best_beam == plain.best_beam and torch.equal(ours.latent, plain.latent)
 
 
 @pytest.mark.parametrize("pictures", [True, False])

@@ -215,7 +215,7 @@ def test_a_change_of_load_is_followed_in_small_steps_and_no_deadline_is_missed_a
 
 
 @pytest.mark.parametrize("name", LOADS)
-def test_smoothing_moves_less_than_none_and_is_not_late_more_often(
+def test_smoothing_moves_less_than_none_and_is_late_for_two_chunks_more_at_most(
     name: str, unsmoothed: Callable[..., list[Made]]
 ) -> None:
     seconds = 0.8 * MOST

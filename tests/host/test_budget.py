@@ -116,7 +116,7 @@ def test_a_budget_tells_which_vae_candidates_are_judged_by(
     ("settings", "unplugged", "told"),
     [
         ({}, "pruner", "Budget: plug a Reward Pruner into the sampler too"),
-        ({"hard": True}, "", "Budget: a hard deadline needs a target in seconds, not quality"),
+        ({"hard": True}, "", "Budget: a hard deadline needs a target in seconds, not in a quality"),
         ({"spend": "total denoiser calls", "amount": 1.5}, "", "Budget: 1.5 denoiser calls in all"),
     ],
 )
