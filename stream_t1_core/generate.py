@@ -36,7 +36,7 @@ from .refine import refine
 from .replay import Replay, replay_chunk, tell_candidates, tell_chunk, tell_refined
 from .settle import hand_out, settle
 from .show import Showing, as_shown, show, show_given, show_settled
-from .state import AsShown, Candidate, StreamState
+from .state import Candidate, Shown, StreamState
 from .tools import PromptSwitch, Tools
 
 log = logging.getLogger(__name__)
@@ -288,20 +288,19 @@ def finish(state: StreamState, tools: Tools, config: StreamConfig, emit: Emit) -
     """Choose the best beam by the long reward of its whole video; a state cut short is fine."""
     critic = tools.critic_at(state.chunk - 1)
     tips = {beam.rank: beam.chunk for beam in state.beams}
-    judged: dict[int, AsShown | None] = dict.fromkeys(tips)
+    ends: dict[int, Shown] = {}
     if all(tip.scores.as_shown for tip in tips.values()):  # as the last chunk's candidates were
         ends = {rank: show(state.shown, tip, tools.decoder) for rank, tip in tips.items()}
-        judged = {rank: as_shown(ends[rank], tip.path()) for rank, tip in tips.items()}
-    scores = {
-        rank: scoring.final_score(tip, critic, config, state.seen, judged[rank])
-        for rank, tip in tips.items()
-    }
+    scores = {}
+    for rank, tip in tips.items():
+        judged = as_shown(ends[rank], tip.path()) if ends else None
+        scores[rank] = scoring.final_score(tip, critic, config, state.seen, judged)
     best = [*tips][search.choose([*scores.values()])]
     final = tuple(scores.get(rank) for rank in range(max(scores) + 1))
     latent, frames = (None, None)
     shown, decoder = state.shown, tools.decoder or critic.decoder
     if shown and not config.isolated:
-        shown = show(shown, tips[best], decoder)
+        shown = ends.get(best) or show(shown, tips[best], decoder)
     if config.whole:
         latent, frames = scoring.video(tips[best], decoder, config, shown)
     if config.isolated:
