@@ -18,11 +18,12 @@ from stream_t1_core.candidates import add_noise, make, plan
 from stream_t1_core.causal_wan import CausalWan
 from stream_t1_core.commit import commit
 from stream_t1_core.config import StreamConfig
-from stream_t1_core.generate import add_route
 from stream_t1_core.kv import ChunkKV, LayOut, Past, Placed, live_bytes
 from stream_t1_core.meter import Meter
+from stream_t1_core.prune import add_route
 from stream_t1_core.state import Beam, Candidate, StreamState
 from stream_t1_core.tools import Tools
+from stream_t1_core.work import Work
 
 Decision = tuple[int, int, int | None, str | None]  # parent's rank, seed, own rank, route
 
@@ -38,17 +39,17 @@ def run_chunk(
     kept: list[tuple[Candidate, Beam]] = []
     tried, peak = [], 0
     lay_out = rotating_every_time(tools.model, latent_hw)
+    work = Work(state.chunk, latent_hw, tools, config, meter, lay_out)
     for planned in plan(state, config):
         with meter.phase("copy"):
             candidate = replace(planned, parent=copied(planned.parent))
         candidate = add_noise(candidate, tools, config, latent_hw)
-        made = make([candidate], state.chunk, tools, config, meter, lay_out)
+        made = make([candidate], work)
         critic, answers = tools.critic, made.answers
         scored = scoring.score(made.candidates, answers, state.chunk, critic, config, {})
         candidate = add_route(scored.candidates[0], config)
         with meter.phase("commit"):
-            where = (state.chunk, tools.model, tools.text, config, meter.before_call, lay_out)
-            [beam] = commit([candidate], *where)
+            [beam] = commit([candidate], work)
         tried.append(candidate)
         held = [*state.beams, *(beam for _, beam in kept), beam]
         peak = max(peak, live_bytes(kv for beam in held for kv in beam.kv))

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from stream_t1_core.causal_wan import CausalWan
-from stream_t1_core.commit import Start, begin
+from stream_t1_core.commit import begin
 from stream_t1_core.config import FIXED_SINK, Memory, NoisePropagation, Search, StreamConfig
 from stream_t1_core.events import ChunkDone, Event
 from stream_t1_core.generate import run_chunk
@@ -36,7 +36,7 @@ from stream_t1_core.meter import Meter
 from stream_t1_core.rewards.flicker import Flicker
 from stream_t1_core.rewards.sharpness import Sharpness
 from stream_t1_core.scoring import Critic, Decoder, DecoderState
-from stream_t1_core.state import StreamState
+from stream_t1_core.state import Start, StreamState
 from stream_t1_core.streaming_vae import StreamingDecoder
 from stream_t1_core.tools import Tools
 

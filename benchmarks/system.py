@@ -25,7 +25,8 @@ from stream_t1_core.config import (
     StreamConfig,
 )
 from stream_t1_core.events import CandidateReport, CandidatesMade, Emit, Event
-from stream_t1_core.generate import finish, generate, stream
+from stream_t1_core.finish import finish
+from stream_t1_core.generate import generate, stream
 from stream_t1_core.rewards.base import Footage, Piece
 from stream_t1_core.rewards.mix import Part, judge
 from stream_t1_core.rewards.tally import Tally

@@ -14,31 +14,36 @@ from torch import Tensor
 from .budget import Allotment, Measured, Spending, allot, deadline, step
 from .config import StreamConfig
 from .events import BudgetReport, BudgetTotals, CandidateReport, PrunedEarly
-from .meter import Meter
-from .show import not_shown
+from .show import Showing, not_shown
 from .state import Beam, StreamState
-from .tools import Tools
+from .work import Work
 
 log = logging.getLogger(__name__)
 
 
-def within(config: StreamConfig, allotted: Allotment | None) -> StreamConfig:
-    """The settings that hold for a chunk with this allotment."""
+def within(work: Work, state: StreamState, allotted: Allotment | None) -> Work:
+    """The chunk as it is made with this allotment."""
     if allotted is None:
-        return config
-    search = replace(config.search, beam_width=allotted.beam_width)
-    return with_passes(replace(config, search=search), allotted.passes)
+        return work
+    tools, search = work.tools, replace(work.config.search, beam_width=allotted.beam_width)
+    if not allotted.rewards:
+        tools = tools.without_rewards()
+    elif allotted.as_shown:
+        span = work.config.plan.span_chunks
+        tools = replace(tools, showing=Showing(state.shown, tools.decoder, span))
+    work = replace(work, tools=tools, config=replace(work.config, search=search))
+    return with_passes(work, allotted.passes)
 
 
-def with_passes(config: StreamConfig, passes: int) -> StreamConfig:
+def with_passes(work: Work, passes: int) -> Work:
     """The same with so many refinement passes, where there is a refiner."""
-    return replace(config, refine=config.refine and replace(config.refine, passes=passes))
+    refine = work.config.refine and replace(work.config.refine, passes=passes)
+    return replace(work, config=replace(work.config, refine=refine))
 
 
-def open_chunk(
-    state: StreamState, tools: Tools, config: StreamConfig, meter: Meter
-) -> Allotment | None:
-    """What the next chunk may spend, and in ``meter`` until when; None without a budget."""
+def open_chunk(state: StreamState, work: Work) -> Allotment | None:
+    """What a chunk may spend, and in its meter until when; None without a budget."""
+    tools, config, meter = work.tools, work.config, work.meter
     if config.budget is None:
         return None
     spending, switched = state.spending, tools.new_prompt is not None
@@ -53,16 +58,15 @@ def open_chunk(
 
 
 def close_chunk(
-    config: StreamConfig,
+    work: Work,
     before: StreamState,
     after: StreamState,
     allotted: Allotment,
-    meter: Meter,
     candidates: Sequence[CandidateReport],
     pruned_early: Sequence[PrunedEarly],
 ) -> tuple[Spending, BudgetReport]:
-    """After a chunk: what is spent now, and what is told of it."""
-    beams = after.beams
+    """After a chunk: what is spent now, and what is told of it. ``work``: as it was opened."""
+    config, meter, beams = work.config, work.meter, after.beams
     settled = len(after.shown.frames) - len(before.shown.frames) if after.shown else 0
     refined = [c.refined.passes for c in candidates if c.refined]
     counts = {

@@ -19,11 +19,12 @@ from .deadline import OutOfTime
 from .denoise import denoise
 from .early import prune_early
 from .events import PrunedEarly
-from .kv import LayOut, Past
+from .kv import Past
 from .meter import Meter
 from .scoring import Answers
 from .state import Beam, Candidate, StreamState
 from .tools import Tools
+from .work import Work
 
 DenoiseSome = Callable[[list[Candidate], range], list[Candidate]]  # after these steps
 
@@ -65,26 +66,20 @@ class Made:
     pruned_early: tuple[PrunedEarly, ...] = ()
 
 
-def make(
-    candidates: list[Candidate],
-    chunk: int,
-    tools: Tools,
-    config: StreamConfig,
-    meter: Meter,
-    lay_out: LayOut,
-) -> Made:
+def make(candidates: list[Candidate], work: Work) -> Made:
     """Denoise, decode and judge: all together, or one by one where there is a deadline."""
-    pasts = {parent: lay_out(parent.kv) for parent in {c.parent for c in candidates}}
-    denoise_some = functools.partial(_denoised, chunk, tools, config, meter, pasts)
+    tools, config, meter = work.tools, work.config, work.meter
+    pasts = {parent: work.lay_out(parent.kv) for parent in {c.parent for c in candidates}}
+    denoise_some = functools.partial(_denoised, work, pasts)
     if meter.deadline:
-        return _one_by_one(candidates, tools, config, meter, denoise_some)
+        return _one_by_one(candidates, work, denoise_some)
     todo, pruned = range(len(config.schedule.steps)), ()
     if config.plan.finished(len(candidates)) < len(candidates):
         first, todo = todo[: config.plan.early.step], todo[config.plan.early.step :]
         with meter.phase("denoise"):
             candidates = denoise_some(candidates, first)
         with meter.phase("early"):
-            candidates, pruned = prune_early(candidates, chunk, tools.critic, config)
+            candidates, pruned = prune_early(candidates, work.chunk, tools.critic, config)
     with meter.phase("denoise"):
         candidates = denoise_some(candidates, todo)
     with meter.phase("decode"):
@@ -95,14 +90,9 @@ def make(
     return Made(candidates, answers, pruned)
 
 
-def _one_by_one(
-    candidates: list[Candidate],
-    tools: Tools,
-    config: StreamConfig,
-    meter: Meter,
-    denoise_some: DenoiseSome,
-) -> Made:
+def _one_by_one(candidates: list[Candidate], work: Work, denoise_some: DenoiseSome) -> Made:
     """As many as there is time for, one that can go on at least; each is done before the next."""
+    tools, config, meter = work.tools, work.config, work.meter
     made: list[Candidate] = []
     answers: list[Answers] = []
     steps = range(len(config.schedule.steps))
@@ -134,16 +124,11 @@ def _as_shown(candidates: list[Candidate], tools: Tools, meter: Meter) -> list[C
 
 
 def _denoised(
-    chunk: int,
-    tools: Tools,
-    config: StreamConfig,
-    meter: Meter,
-    pasts: Mapping[Beam, Past],
-    candidates: list[Candidate],
-    steps: range,
+    work: Work, pasts: Mapping[Beam, Past], candidates: list[Candidate], steps: range
 ) -> list[Candidate]:
     """Add latents, after these steps: all candidates in one batch, or as few as memory allows."""
-    model, device = tools.model, tools.model.exact_device
+    config, meter, model, text = work.config, work.meter, work.tools.model, work.tools.text
+    device, first_frame = model.exact_device, config.first_frame(work.chunk)
 
     def before_call(calls: int) -> None:
         if meter.deadline:
@@ -155,7 +140,7 @@ def _denoised(
         past = [pasts[c.parent] for c in some]
 
         def flow(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            return model.flow(noisy, timesteps, config.first_frame(chunk), tools.text, past)
+            return model.flow(noisy, timesteps, first_frame, text, past)
 
         latents = denoise(
             flow,

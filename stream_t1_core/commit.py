@@ -4,11 +4,9 @@ Also what a stream begins with: nothing, or given footage, which is remembered i
 """
 
 import functools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
 from . import sinks
 from .causal_wan import CausalWan, Text
@@ -17,41 +15,24 @@ from .kv import ChunkKV, LayOut
 from .rewards.base import Piece
 from .scoring import Decoder
 from .sinks import Blend
-from .state import Beam, Candidate, Chunk, Scores, StreamState
+from .state import Beam, Candidate, Chunk, Scores, Start, StreamState
+from .work import Work
 
 
-@dataclass(frozen=True, eq=False)
-class Start:
-    """Footage that is there before the run: latent [C, F, h, w], frames [T, H, W, 3] or None.
-
-    Frames are used as they are given; without them the latent is decoded.
-    """
-
-    latent: Tensor = field(repr=False)
-    frames: Tensor | None = field(default=None, repr=False)
-
-
-def commit(
-    survivors: Iterable[Candidate],
-    index: int,
-    model: CausalWan,
-    text: Text,
-    config: StreamConfig,
-    before_call: Callable[[int], None],
-    lay_out: LayOut,
-) -> tuple[Beam, ...]:
+def commit(survivors: Iterable[Candidate], work: Work) -> tuple[Beam, ...]:
     """Beams of the candidates that go on, in their order."""
-    blend = blending(config)
+    model, text = work.tools.model, work.tools.text
+    blend = blending(work.config)
     beams = []
     for rank, candidate in enumerate(survivors):
-        before_call(1)
+        work.meter.before_call(1)
         parent, scores = candidate.parent, candidate.scores
         tip = parent.chunk
         alike = tip is not None and tip.scores.as_shown == scores.as_shown
         total, count = tip.shorts if alike else (0.0, 0)
         chunk = Chunk(
-            index=index,
-            first_frame=config.first_frame(index),
+            index=work.chunk,
+            first_frame=work.config.first_frame(work.chunk),
             seed=candidate.seed,
             latent=candidate.latent,
             piece=candidate.piece,
@@ -61,7 +42,7 @@ def commit(
             opening=tip.opening if tip else candidate.piece and candidate.piece.frames,
             shorts=(total, count) if scores.short is None else (total + scores.short, count + 1),
         )
-        kept = _remember(parent, chunk, model, text, config, blend, lay_out)
+        kept = _remember(parent, chunk, model, text, work.config, blend, work.lay_out)
         beams.append(Beam(chunk, rank, candidate.noise, *kept, candidate.decoder_state))
     return tuple(beams)
 

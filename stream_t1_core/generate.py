@@ -8,53 +8,34 @@ Source: Stream-T1 (arXiv 2605.04461); plain streaming (one beam, one branch) is 
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 
 import torch
-from torch import Tensor
 
-from . import scoring, search, sinks
-from .accounts import close_chunk, open_chunk, total, with_passes, within
+from .accounts import close_chunk, open_chunk, within
+from .budget import Allotment
 from .candidates import add_noise, make, plan
 from .check import check
 from .commit import begin, commit
 from .config import StreamConfig
-from .events import (
-    CandidateReport,
-    ChunkDone,
-    Emit,
-    FramesSettled,
-    RunDone,
-    RunStarted,
-    StepDone,
-)
-from .kv import KVPlace, Route, live_bytes
-from .meter import Meter
+from .events import ChunkDone, Emit, RunStarted, StepDone
+from .finish import Video, finish
+from .improve import improve
+from .kv import KVPlace, live_bytes
+from .prune import Pruned, prune
 from .recache import recache
-from .refine import refine
-from .replay import Replay, replay_chunk, tell_candidates, tell_chunk, tell_refined
-from .settle import hand_out, settle
-from .show import Showing, as_shown, show, show_given, show_settled
-from .state import Candidate, Shown, StreamState
+from .replay import Replay, replay_chunk, tell_candidates, tell_chunk
+from .scoring import score
+from .settle import settle
+from .show import show_given, show_settled
+from .state import StreamState
 from .tools import PromptSwitch, Tools
+from .work import Work, begin_chunk
 
 log = logging.getLogger(__name__)
 
 NOTHING = Replay()
-
-
-@dataclass(frozen=True, eq=False)
-class Video:
-    """The chosen path: latent [1, C, F, h, w]; frames [T, H, W, 3], or None without a decoder.
-
-    Both are None where the run did not keep the whole video.
-    """
-
-    latent: Tensor | None = field(repr=False)
-    frames: Tensor | None = field(repr=False)
-    best_beam: int
-    final_scores: tuple[float | None, ...]
 
 
 def generate(
@@ -132,68 +113,49 @@ def run_chunk(
 
     ``since``: when the chunk before was done, by the tools' clock; now, if not given.
     """
-    done, end = (
-        chunk * config.denoiser_calls // config.chunks for chunk in (state.chunk, state.chunk + 1)
-    )
-    meter = Meter(tools.clock, emit, done, end, tools.clock() if since is None else since)
-    if state.chunk < len(replay.chunks):
-        return replay_chunk(state, replay, tools, config, emit, meter.before_call)
-    allotted = open_chunk(state, tools, config, meter)
-    if allotted and not allotted.rewards:
-        tools = tools.without_rewards()
-    elif allotted and allotted.as_shown:
-        tools = replace(tools, showing=Showing(state.shown, tools.decoder, config.plan.span_chunks))
-    whole, config = config, within(config, allotted)
-    candidates = plan(state, config, allotted)
-    candidates = [add_noise(c, tools, config, latent_hw) for c in candidates]
-    lay_out = tools.model.layout(latent_hw, config.relative(state.chunk))
-    made = make(candidates, state.chunk, tools, config, meter, lay_out)
-    scored = scoring.score(
-        made.candidates, made.answers, state.chunk, tools.critic, config, state.seen
-    )
-    candidates = [add_route(c, config) for c in scored.candidates]
-    told = {"left_out": scored.left_out, "prompt": tools.new_prompt}
-    told["pruned_early"] = made.pruned_early
-    # pruned candidates hold decoder states: let them go before the context passes
-    del made
-    scored = replace(scored, candidates=[])
-    tell_candidates(candidates, state.chunk, emit)
-    with meter.waiting():
-        candidates, told["candidates"], told["chosen"] = prune(
-            candidates, state.chunk, tools, config, emit
-        )
+    work = opened = begin_chunk(state.chunk, latent_hw, tools, config, emit, since)
+    if work.chunk < len(replay.chunks):
+        return replay_chunk(state, replay, work)
+    allotted = open_chunk(state, opened)
+    work = within(opened, state, allotted)
+    pruned = search_chunk(state, work, allotted)
     if config.refine:
-        config = with_passes(config, meter.passes(config.refine.passes, len(candidates)))
-        with meter.phase("refine"):
-            candidates, told["candidates"] = improve(
-                candidates,
-                told["candidates"],
-                scored,
-                state.chunk,
-                tools,
-                config,
-                emit,
-                meter,
-            )
-    with meter.phase("commit"):
-        in_time = meter.in_time(candidates)
-        beams = commit(
-            in_time, state.chunk, tools.model, tools.text, config, meter.before_call, lay_out
-        )
-    after = replace(state, chunk=state.chunk + 1, beams=beams, seen=scored.seen, reseed=False)
+        pruned = improve(pruned, work)
+    with work.meter.phase("commit"):
+        beams = commit(work.meter.in_time(pruned.survivors), work)
+    after = replace(state, chunk=state.chunk + 1, beams=beams, seen=pruned.seen, reseed=False)
     if tools.decoder:
-        with meter.phase("video"):
+        with work.meter.phase("video"):
             after = show_settled(after, tools.decoder, config)
-    told["candidates"] = tuple(_ranked_below(r, len(beams)) for r in told["candidates"])
+    reports, spent = pruned.told_of(len(beams)), None
     if allotted:
-        spending, told["budget"] = close_chunk(
-            whole, state, after, allotted, meter, told["candidates"], told["pruned_early"]
-        )
+        spending, spent = close_chunk(opened, state, after, allotted, reports, pruned.early)
         after = replace(after, spending=spending)
-    told["sinks"] = tuple(len(beam.sinks) for beam in beams)
-    kv_bytes = live_bytes(chunk for beam in beams for chunk in beam.wide_kv)
-    emit(ChunkDone(state.chunk, seconds=meter.seconds, kv_bytes=kv_bytes, **told))
+    done = ChunkDone(
+        work.chunk,
+        reports,
+        sinks=tuple(len(beam.sinks) for beam in beams),
+        seconds=work.meter.seconds,
+        kv_bytes=live_bytes(chunk for beam in beams for chunk in beam.wide_kv),
+        left_out=pruned.left_out,
+        prompt=tools.new_prompt,
+        chosen=pruned.chosen,
+        budget=spent,
+        pruned_early=pruned.early,
+    )
+    emit(done)
     return after
+
+
+def search_chunk(state: StreamState, work: Work, allotted: Allotment | None) -> Pruned:
+    """Try candidates and prune them. What the pruned held is free before the context passes."""
+    planned = plan(state, work.config, allotted)
+    planned = [add_noise(c, work.tools, work.config, work.latent_hw) for c in planned]
+    made = make(planned, work)
+    critic = work.tools.critic
+    scored = score(made.candidates, made.answers, work.chunk, critic, work.config, state.seen)
+    tell_candidates(scored.candidates, work.chunk, work.emit)
+    return prune(scored, made.pruned_early, work)
 
 
 def under_new_prompt(
@@ -205,135 +167,3 @@ def under_new_prompt(
         emit(StepDone(state.chunk * config.denoiser_calls // config.chunks))
         beams.append(recache(beam, tools.model, tools.text, config, switch.keep_sinks))
     return replace(state, beams=tuple(beams))
-
-
-def add_route(candidate: Candidate, config: StreamConfig) -> Candidate:
-    """Decide what will become of this chunk when it leaves the window."""
-    tip = candidate.parent.chunk
-    if not config.memory.routing or tip is None or candidate.failure:
-        return candidate
-    scores = candidate.scores
-    total, count = tip.shorts
-    alike = tip.scores.as_shown == scores.as_shown
-    if None in (scores.short, scores.long, tip.scores.long) or not count or not alike:
-        # given, a reward left out, or frames by another decoder: nothing to go by
-        return replace(candidate, route=Route.DROP)
-    route = sinks.decide(scores.short, scores.long, total / count, tip.scores.long, config.memory)
-    return replace(candidate, route=route)
-
-
-def prune(
-    candidates: Sequence[Candidate], chunk: int, tools: Tools, config: StreamConfig, emit: Emit
-) -> tuple[list[Candidate], tuple[CandidateReport, ...], str | None]:
-    """Survivors, best first; what is told of all candidates; who chose, if not the scores."""
-    kept, chosen = best_of(candidates, chunk, config), None
-    if tools.director is not None:
-        kept, chosen = tools.director(chunk, _reports(candidates, kept), kept, emit)
-    return [candidates[i] for i in kept], _reports(candidates, kept), chosen
-
-
-def best_of(candidates: Sequence[Candidate], chunk: int, config: StreamConfig) -> list[int]:
-    """Indices of those with the best scores, best first."""
-    fused = [None if c.failure else c.scores.fused for c in candidates]
-    kept = search.keep_best(fused, config.plan.beam_width)
-    if not kept:
-        reasons = "; ".join(f"seed {c.seed}: {c.failure}" for c in candidates)
-        raise RuntimeError(
-            f"chunk {chunk}: no candidate can go on ({reasons}). Try another seed; if it happens "
-            "again, check the model's precision (bfloat16 or float32) and the rewards' inputs"
-        )
-    return kept
-
-
-def improve(
-    survivors: Sequence[Candidate],
-    reports: Sequence[CandidateReport],
-    scored: scoring.Scoring,
-    chunk: int,
-    tools: Tools,
-    config: StreamConfig,
-    emit: Emit,
-    meter: Meter,
-) -> tuple[list[Candidate], tuple[CandidateReport, ...]]:
-    """Survivors refined, in their order; what is told of all candidates then."""
-    video = ("video",) if tools.showing else ()
-
-    def before_call(calls: int) -> None:
-        if meter.deadline:
-            tools.model.wait()
-        meter.refining("denoise", "decode", *video, "score")
-        meter.before_call(calls)
-
-    def judge(candidate: Candidate) -> Candidate:
-        meter.refining("decode", *video, "score")
-        [candidate] = scoring.decode([candidate], tools.critic, config)
-        if tools.showing:
-            candidate = tools.showing(candidate, lambda: meter.refining("video", "score"))
-        meter.refining("score")
-        candidate = scoring.score_again(candidate, chunk, tools.critic, config, scored)
-        return add_route(candidate, config)
-
-    refined = refine(survivors, chunk, tools, config, judge, before_call)
-    by_index = {i: refined[r.rank] for i, r in enumerate(reports) if r.rank is not None}
-    changed = {i: r.candidate for i, r in by_index.items() if r.told and r.told.accepted}
-    tell_refined(changed, chunk, emit)
-    told = list(reports)
-    for i, after in by_index.items():
-        route = after.candidate.route
-        told[i] = replace(told[i], refined=after.told, route=route.value if route else None)
-    return [after.candidate for after in refined], tuple(told)
-
-
-def finish(state: StreamState, tools: Tools, config: StreamConfig, emit: Emit) -> Video:
-    """Choose the best beam by the long reward of its whole video; a state cut short is fine."""
-    critic = tools.critic_at(state.chunk - 1)
-    tips = {beam.rank: beam.chunk for beam in state.beams}
-    ends: dict[int, Shown] = {}
-    if all(tip.scores.as_shown for tip in tips.values()):  # as the last chunk's candidates were
-        ends = {rank: show(state.shown, tip, tools.decoder) for rank, tip in tips.items()}
-    scores = {}
-    for rank, tip in tips.items():
-        judged = as_shown(ends[rank], tip.path()) if ends else None
-        scores[rank] = scoring.final_score(tip, critic, config, state.seen, judged)
-    best = [*tips][search.choose([*scores.values()])]
-    final = tuple(scores.get(rank) for rank in range(max(scores) + 1))
-    latent, frames = (None, None)
-    shown, decoder = state.shown, tools.decoder or critic.decoder
-    if shown and not config.isolated:
-        shown = ends.get(best) or show(shown, tips[best], decoder)
-    if config.whole:
-        latent, frames = scoring.video(tips[best], decoder, config, shown)
-    if config.isolated:
-        emit(FramesSettled(0, latent[0], frames))
-    else:
-        hand_out(tips[best], state.settled, config, emit, shown)
-    path = [chunk for chunk in tips[best].path() if chunk.seed is not None]
-    seeds, routes = tuple(c.seed for c in path), tuple(c.route for c in path)
-    emit(RunDone(final, best, seeds, routes, total(config, state.spending)))
-    return Video(latent, frames, best, final)
-
-
-def _ranked_below(report: CandidateReport, beams: int) -> CandidateReport:
-    """The report of a candidate that was kept only if there was time to commit it."""
-    kept = report.rank is not None and report.rank < beams
-    return report if kept else replace(report, rank=None)
-
-
-def _reports(candidates: Sequence[Candidate], kept: list[int]) -> tuple[CandidateReport, ...]:
-    return tuple(_report(c, kept, i) for i, c in enumerate(candidates))
-
-
-def _report(candidate: Candidate, kept: list[int], index: int) -> CandidateReport:
-    scores = candidate.scores
-    return CandidateReport(
-        parent=candidate.parent_rank,
-        seed=candidate.seed,
-        short=scores.short,
-        long=scores.long,
-        fused=None if candidate.failure else scores.fused,
-        parts=scores.parts,
-        standard=scores.standard,
-        route=candidate.route.value if candidate.route else None,
-        rank=kept.index(index) if index in kept else None,
-        failure=candidate.failure,
-    )

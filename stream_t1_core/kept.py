@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from . import snapshot
-from .commit import Start
 from .config import StreamConfig
 from .cues import Cue
 from .events import Event, RunDone
@@ -22,7 +21,7 @@ from .recording import Recorder
 from .reel import Reel
 from .reel_content import StoredChunk, Take
 from .replay import Replay
-from .state import StreamState
+from .state import Start, StreamState
 from .takes import Opening, ReelRequest, check_first, start_take
 from .whole_files import digest
 

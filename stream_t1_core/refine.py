@@ -20,6 +20,7 @@ from .denoise import FlowFunction, add_noise, denoise, sigma_of, warped_timestep
 from .events import Refinement
 from .state import Candidate, Scores
 from .tools import Tools
+from .work import Work
 
 GAINED = ("short", "long", "fused")
 Judge = Callable[[Candidate], Candidate]  # decoded, scored, with its route; failed if it cannot be
@@ -34,15 +35,10 @@ class Refined:
 
 
 def refine(
-    survivors: Sequence[Candidate],
-    chunk: int,
-    tools: Tools,
-    config: StreamConfig,
-    judge: Judge,
-    before_call: Callable[[int], None],
+    survivors: Sequence[Candidate], work: Work, judge: Judge, before_call: Callable[[int], None]
 ) -> list[Refined]:
     """Every survivor after its passes, one survivor's context at a time."""
-    return [_refined(c, chunk, tools, config, judge, before_call) for c in survivors]
+    return [_refined(c, work, judge, before_call) for c in survivors]
 
 
 def seed_of(seed: int, chunk: int, number: int, member: int) -> int:
@@ -61,24 +57,21 @@ def vote(latents: Tensor, how: str) -> Tensor:
 
 
 def _refined(
-    candidate: Candidate,
-    chunk: int,
-    tools: Tools,
-    config: StreamConfig,
-    judge: Judge,
-    before_call: Callable[[int], None],
+    candidate: Candidate, work: Work, judge: Judge, before_call: Callable[[int], None]
 ) -> Refined:
+    tools, config = work.tools, work.config
     most, tried, accepted, before = config.refine.passes, 0, 0, candidate.scores
     if not most or before.short is None and before.long is None:
         return Refined(candidate, None)  # no reward had a number: nothing to accept by
-    parent, hw = candidate.parent, tuple(candidate.latent.shape[-2:])
-    past = tools.model.lay_out(parent.wide_kv, hw, config.relative(chunk))
+    wide = candidate.parent.wide_kv
+    past = tools.model.lay_out(wide, work.latent_hw, config.relative(work.chunk))
+    first_frame = config.first_frame(work.chunk)
 
     def flow(noisy: Tensor, timesteps: Tensor) -> Tensor:
-        return tools.model.flow(noisy, timesteps, config.first_frame(chunk), tools.text, past)
+        return tools.model.flow(noisy, timesteps, first_frame, tools.text, past)
 
     for number in range(most):
-        seeds = [seed_of(candidate.seed, chunk, number, i) for i in range(config.refine.tries)]
+        seeds = [seed_of(candidate.seed, work.chunk, number, i) for i in range(config.refine.tries)]
         try:
             latents = _made_anew(candidate.latent, seeds, flow, tools, config, before_call)
             made = judge(candidate.with_latent(vote(torch.stack(latents), config.refine.vote)))

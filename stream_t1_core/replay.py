@@ -5,7 +5,7 @@ them, in the same batches, so that the stream goes on as if it had never stopped
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ from .rewards.tally import Tallies, count_in
 from .show import show_settled
 from .state import Beam, Candidate, Scores, StreamState
 from .tools import Tools
+from .work import Work
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,16 +70,9 @@ def tell_chunk(stored: StoredChunk, emit: Emit) -> None:
     emit(_done(stored, reports, tuple(stored.record["sinks"]), stored.record["chosen"]))
 
 
-def replay_chunk(
-    state: StreamState,
-    replay: Replay,
-    tools: Tools,
-    config: StreamConfig,
-    emit: Emit,
-    before_call: Callable[[int], None],
-) -> StreamState:
+def replay_chunk(state: StreamState, replay: Replay, work: Work) -> StreamState:
     """The next chunk as it was; events are sent as if it were made."""
-    index = state.chunk
+    index, tools, config, emit = work.chunk, work.tools, work.config, work.emit
     stored = replay.chunks[index]
     reports = [_report(told) for told in stored.record["candidates"]]
     budget = stored.record.get("budget")
@@ -99,9 +93,7 @@ def replay_chunk(
     refined = {i: scoring.decode([c], tools.critic, config)[0] for i, c in refined.items()}
     tell_refined(refined, index, emit)
     survivors = [refined.get(i, candidates[i]) for _, i in ranked]
-    latent_hw = tuple(candidates[0].latent.shape[-2:])
-    lay_out = tools.model.layout(latent_hw, config.relative(index))
-    beams = commit(survivors, index, tools.model, tools.text, config, before_call, lay_out)
+    beams = commit(survivors, work)
     chosen = stored.record["chosen"] if picked is None else "artist"
     done = _done(stored, tuple(reports), tuple(len(beam.sinks) for beam in beams), chosen)
     emit(done)

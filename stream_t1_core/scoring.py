@@ -6,7 +6,7 @@ long reward reuses earlier frames. ``isolated`` decodes as the released code doe
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from typing import Protocol
@@ -174,7 +174,12 @@ def early_scores(
 
 
 def score_again(
-    candidate: Candidate, chunk: int, critic: Critic, config: StreamConfig, before: Scoring
+    candidate: Candidate,
+    chunk: int,
+    critic: Critic,
+    config: StreamConfig,
+    seen: Tallies,
+    left_out: Collection[str],
 ) -> Candidate:
     """Score another version of a candidate as those of its chunk were; it is not counted in."""
     if candidate.failure:
@@ -182,8 +187,8 @@ def score_again(
     parts = _parts([candidate], critic, config)
     if config.plan.strict:
         _check_all(parts, f"a refined survivor of chunk {chunk + 1}")
-    used = {name: part for name, part in parts.items() if name not in before.left_out}
-    own = _of_decoder(before.seen, candidate.as_shown is not None)
+    used = {name: part for name, part in parts.items() if name not in left_out}
+    own = _of_decoder(seen, candidate.as_shown is not None)
     return _scored(candidate, 0, parts, used, chunk, config, own)
 
 

@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from .commit import Start
 from .config import StreamConfig
 from .rewards.base import Piece
 from .scoring import Decoder, DecoderState
 from .settle import path_from, settled_chunk
-from .state import AsShown, Beam, Candidate, Chunk, Shown, StreamState
+from .state import AsShown, Beam, Candidate, Chunk, Shown, Start, StreamState
 
 
 def show_settled(state: StreamState, decoder: Decoder | None, config: StreamConfig) -> StreamState:

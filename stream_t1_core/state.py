@@ -20,6 +20,17 @@ from .rewards.base import Piece
 from .rewards.tally import Tallies
 
 
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Footage that is there before the run: latent [C, F, h, w], frames [T, H, W, 3] or None.
+
+    Frames are used as they are given; without them the latent is decoded.
+    """
+
+    latent: Tensor = field(repr=False)
+    frames: Tensor | None = field(default=None, repr=False)
+
+
 @dataclass(frozen=True)
 class Scores:
     """Rewards of a candidate; ``None`` where no such reward is plugged in."""

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from . import noise
 from .causal_wan import CausalWan, Text
-from .commit import Start
 from .events import CandidateReport, Emit
 from .scoring import Critic, Decoder
 from .show import Showing
+from .state import Start
 
 # (chunk, candidates with the ranks by score, kept indices, emit) -> kept indices, who chose them
 Director = Callable[

@@ -9,7 +9,8 @@ from comfy.model_management import InterruptProcessingException, load_models_gpu
 from comfy.model_patcher import ModelPatcher
 
 from ...stream_t1_core.events import Event, FramesSettled, StepDone
-from ...stream_t1_core.generate import Video, finish, stream
+from ...stream_t1_core.finish import Video, finish
+from ...stream_t1_core.generate import stream
 from ...stream_t1_core.kept import Kept
 from ...stream_t1_core.report import Report
 from ...stream_t1_core.state import StreamState

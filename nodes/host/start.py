@@ -12,8 +12,8 @@ from comfy.latent_formats import LatentFormat
 from comfy.sd import VAE
 from torch import Tensor
 
-from ...stream_t1_core.commit import Start
 from ...stream_t1_core.footprint import DOWNSCALE
+from ...stream_t1_core.state import Start
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ from stream_t1_core.causal_wan import CausalWan, Text
 from stream_t1_core.compiled import Runner
 from stream_t1_core.config import Memory, NoisePropagation, Schedule, Search, StreamConfig
 from stream_t1_core.events import ChunkDone, RunDone
-from stream_t1_core.generate import Tools, finish, run_chunk, stream
+from stream_t1_core.finish import finish
+from stream_t1_core.generate import Tools, run_chunk, stream
 from stream_t1_core.kv import ChunkKV, Past
 from stream_t1_core.recache import recache, recompute
 from stream_t1_core.rewards.base import Clips

@@ -26,7 +26,8 @@ from stream_t1_core.events import (
     FramesSettled,
     StepDone,
 )
-from stream_t1_core.generate import finish, generate, stream
+from stream_t1_core.finish import finish
+from stream_t1_core.generate import generate, stream
 from stream_t1_core.kept import AskedReel, kept
 from stream_t1_core.scoring import AS_SHOWN
 from stream_t1_core.tools import Tools

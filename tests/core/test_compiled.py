@@ -14,7 +14,8 @@ from torch._dynamo.utils import counters
 from toys import LATENT_HW, search_config, search_tools
 
 from stream_t1_core.compiled import Runner
-from stream_t1_core.generate import Video, generate
+from stream_t1_core.finish import Video
+from stream_t1_core.generate import generate
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 SIX = 6  # three steps of a layer, each for one row and for more

@@ -22,7 +22,8 @@ from stream_t1_core.config import (
     StreamConfig,
 )
 from stream_t1_core.events import CandidatesMade, ChunkDone, RunDone, RunStarted, StepDone
-from stream_t1_core.generate import finish, generate, stream
+from stream_t1_core.finish import finish
+from stream_t1_core.generate import generate, stream
 from stream_t1_core.kv import ChunkKV, Route, live_bytes
 from stream_t1_core.rewards.base import Clips, Needs
 from stream_t1_core.rewards.mix import RewardMix

@@ -14,7 +14,8 @@ from toys import LATENT_HW, SHAPE, search_config, search_tools
 from stream_t1_core.config import Budget, EarlyPruning, Refine, StreamConfig
 from stream_t1_core.cues import Cue
 from stream_t1_core.events import Event, FramesSettled, StepDone
-from stream_t1_core.generate import Video, finish, stream
+from stream_t1_core.finish import Video, finish
+from stream_t1_core.generate import stream
 from stream_t1_core.kept import AskedReel, kept
 from stream_t1_core.reel import Reel
 from stream_t1_core.report import Report

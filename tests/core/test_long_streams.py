@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from toys import LATENT_HW, SHAPE, search_config, search_tools, toy_tools
 
-from stream_t1_core.commit import Start
 from stream_t1_core.config import Memory, Search, StreamConfig
 from stream_t1_core.events import ChunkDone, Event, FramesSettled, RunDone
-from stream_t1_core.generate import finish, generate, stream
+from stream_t1_core.finish import finish
+from stream_t1_core.generate import generate, stream
 from stream_t1_core.kv import ChunkKV, KVPlace
 from stream_t1_core.recache import recache
-from stream_t1_core.state import Chunk, StreamState
+from stream_t1_core.state import Chunk, Start, StreamState
 from stream_t1_core.tools import PromptSwitch, Tools
 
 pytestmark = pytest.mark.usefixtures("no_grad")

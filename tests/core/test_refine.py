@@ -11,8 +11,9 @@ from stream_t1_core import sinks
 from stream_t1_core.check import check
 from stream_t1_core.config import Memory, Refine, Schedule, Search, StreamConfig
 from stream_t1_core.events import ChunkDone, Event, StepDone, SurvivorsRefined
+from stream_t1_core.finish import Video
 from stream_t1_core.footprint import context_frames
-from stream_t1_core.generate import Video, generate, stream
+from stream_t1_core.generate import generate, stream
 from stream_t1_core.kv import Route, live_bytes
 from stream_t1_core.refine import seed_of, vote
 from stream_t1_core.report import Report

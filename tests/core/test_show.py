@@ -17,7 +17,8 @@ from toys import LATENT_HW, search_config, search_tools, shown_tools, toy_decode
 
 from stream_t1_core.config import Budget, Refine, Search, StreamConfig
 from stream_t1_core.events import CandidatesMade, ChunkDone, Event, FramesSettled, StepDone
-from stream_t1_core.generate import finish, generate, stream
+from stream_t1_core.finish import finish
+from stream_t1_core.generate import generate, stream
 from stream_t1_core.kept import AskedReel, kept
 from stream_t1_core.tools import Tools
 

@@ -11,7 +11,8 @@ from toys import LATENT_HW, search_config, search_tools
 
 from stream_t1_core import snapshot, whole_files
 from stream_t1_core.config import Search
-from stream_t1_core.generate import finish, run_chunk, stream
+from stream_t1_core.finish import finish
+from stream_t1_core.generate import run_chunk, stream
 from stream_t1_core.kv import ChunkKV, Route, live_bytes
 from stream_t1_core.rewards.tally import Tally
 from stream_t1_core.state import Beam, Chunk, Scores, StreamState
