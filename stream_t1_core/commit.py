@@ -22,7 +22,7 @@ from .work import Work
 def commit(survivors: Iterable[Candidate], work: Work) -> tuple[Beam, ...]:
     """Beams of the candidates that go on, in their order."""
     model, text = work.tools.model, work.tools.text
-    blend = blending(work.config)
+    blend = blending(work.config, model)
     beams = []
     for rank, candidate in enumerate(survivors):
         work.meter.before_call(1)
@@ -56,7 +56,7 @@ def begin(
     """
     if start is None:
         return StreamState()
-    whole, blend = start.latent.cpu().float(), blending(config)
+    whole, blend = start.latent.cpu().float(), blending(config, model)
     length, size = whole.shape[1], config.frames_per_chunk
     sizes = [length % size or size, *[size] * ((length - 1) // size)]
     beam, first, shown = Beam(), 0, 0
@@ -87,12 +87,15 @@ def begin(
     return StreamState(beams=(beam,))
 
 
-def blending(config: StreamConfig) -> Blend:
-    """Blend an evicted chunk into a sink, once for all beams that do the same."""
+def blending(config: StreamConfig, model: CausalWan) -> Blend:
+    """Blend an evicted chunk into a sink, once for all beams that do the same.
+
+    The sink lies where the model keeps keys and values, page-locked too.
+    """
 
     @functools.cache
     def blend(sink: ChunkKV, evicted: ChunkKV) -> ChunkKV:
-        return sink.blend(evicted, config.memory.alpha)
+        return sink.blend(evicted, config.memory.alpha).moved(model.store)
 
     return blend
 
