@@ -37,7 +37,7 @@ class Refined:
 def refine(
     survivors: Sequence[Candidate], work: Work, judge: Judge, before_call: Callable[[int], None]
 ) -> list[Refined]:
-    """Every survivor after its passes, one survivor's context at a time."""
+    """Every survivor after its passes, one after the other."""
     return [_refined(c, work, judge, before_call) for c in survivors]
 
 
@@ -63,9 +63,7 @@ def _refined(
     most, tried, accepted, before = config.refine.passes, 0, 0, candidate.scores
     if not most or before.short is None and before.long is None:
         return Refined(candidate, None)  # no reward had a number: nothing to accept by
-    wide = candidate.parent.wide_kv
-    past = tools.model.lay_out(wide, work.latent_hw, config.relative(work.chunk))
-    first_frame = config.first_frame(work.chunk)
+    past, first_frame = work.lay_out(candidate.parent.wide_kv), config.first_frame(work.chunk)
 
     def flow(noisy: Tensor, timesteps: Tensor) -> Tensor:
         return tools.model.flow(noisy, timesteps, first_frame, tools.text, past)
