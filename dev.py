@@ -58,10 +58,11 @@ BENCHMARKS = {  # what two cores take for it, about, and what runs; quality firs
     "positions": ("15 minutes", ["benchmarks.positions"]),
     "deadline": ("10 minutes", ["benchmarks.deadline"]),
     "speed": ("5 minutes", ["benchmarks.speed", "--size", "tiny"]),
+    "overlap": ("1 minute", ["benchmarks.overlap", "--size", "tiny"]),
     "rewards": ("5 minutes", ["benchmarks.rewards"]),
     "long_stream": ("30 minutes", ["benchmarks.long_stream"]),
 }
-BENCH_WORDS = "In this order. Stopped, they go on with the next clip; the last four begin anew.\n"
+BENCH_WORDS = "In this order. Stopped, they go on with the next clip; the last five begin anew.\n"
 BENCH_WORDS += "".join(f"\n  {name:16} about {cost}" for name, (cost, _) in BENCHMARKS.items())
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 BIG_DOWNLOAD = (

@@ -35,6 +35,8 @@ from stream_t1_core.peak import Thrift, fullest
 from stream_t1_core.streaming_vae import DecoderState, StreamingDecoder
 
 from .measured import RESULTS, write
+from .overlap import measure as measure_overlap
+from .overlap import overlap_of
 from .speed import (
     GIVEN,
     OURS,
@@ -149,6 +151,11 @@ def compiled_search(session: Session) -> Told:
     return told | _still_compiled(session)
 
 
+def overlap(session: Session) -> Told:
+    """Plain streaming, with a chunk decoded while the next one is denoised."""
+    return measure_overlap(overlap_of(session.bench, torch.get_num_threads()), times=3)
+
+
 def calls(rows: int, compiled: bool = False) -> Callable[[Session], Told]:
     """A denoiser call of so many candidates: its rate, and what takes the time."""
 
@@ -196,6 +203,7 @@ SECTIONS: Mapping[str, Callable[[Session], Told]] = {
     f"{PLAIN}, compiled": compiled_plain,
     "call, 1 candidate, compiled": calls(1, compiled=True),
     f"{OURS}, 4 x 4": search((4, 4)),
+    "overlap": overlap,
     "low memory, 12 GB": low_memory(12, swapped=False),
     "low memory, 8 GB": low_memory(8, swapped=True),
     f"{OURS}, 2 x 2, compiled": compiled_search,
@@ -356,6 +364,9 @@ def words(found: Mapping[str, Told], head: str) -> str:
             cells = [told["seconds"], told["TFLOP/s"], told.get("of the matrix rate")]
             lines.append(_row(name, [*cells, *told["shares"].values()]))
     lines.append("")
+    if "times as fast" in found.get("overlap", {}):
+        faster, best = (found["overlap"][key] for key in ("times as fast", "at best"))
+        lines.append(f"- decoding beside the next denoising: {faster:.3g} x, at best {best:.3g} x")
     lines += [f"- {name}: failed: {t['failed']}" for name, t in found.items() if "failed" in t]
     lines += [f"- {name}: not compiled" for name, t in found.items() if t.get("compiled") is False]
     for name, told in found.items():

@@ -18,9 +18,11 @@ SECTIONS += ["plain streaming, compiled", "low memory, 8 GB", "ours, 2 x 2, comp
 
 def test_it_measures_and_writes_down_every_kind_of_section(tmp_path: Path) -> None:
     where = ["--size", "tiny", "--device", "cpu", "--dtype", "float32", "--into", str(tmp_path)]
-    gpu.main([*where, "--chunks", "1", "--backend", "eager", "--only", *SECTIONS])
+    gpu.main([*where, "--chunks", "1", "--backend", "eager", "--only", *SECTIONS, "overlap"])
     told = json.loads((tmp_path / "gpu.json").read_text())["sections"]
-    assert [*told] == SECTIONS and not any("failed" in section for section in told.values())
+    assert [*told] == [*SECTIONS, "overlap"] and not any(
+        "failed" in section for section in told.values()
+    )
     plain, call = told["plain streaming"], told["call, 1 candidate"]
     assert 0 < plain["frames a second"] < plain["without decoding"]
     assert sum(call["shares"].values()) == pytest.approx(1)
@@ -30,6 +32,8 @@ def test_it_measures_and_writes_down_every_kind_of_section(tmp_path: Path) -> No
     assert told["ours, 2 x 2, compiled"]["compiled"]
     assert told["ours, 2 x 2, compiled"]["chunks decided alike"] == 2
     assert set(told["low memory, 8 GB"]["accounted"]) == {"denoising", "decoding"}
+    overlap = told["overlap"]
+    assert overlap["both at once"] > 0 and 1 < overlap["at best"]
     written = (tmp_path / "gpu.md").read_text()
     assert all(f"| {name} |" in written for name in SECTIONS[1:])
 
