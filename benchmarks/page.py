@@ -36,18 +36,23 @@ def publish(
 
 def opening(about: str, result: Result) -> str:
     """Heading, and what was run on what."""
-    heading, *paragraphs = inspect.cleandoc(about).replace("``", "`").split("\n\n")
     clips, first, frames = (result[key] for key in ("clips", "first_clip", "latent_frames"))
     said = [
-        f"{clips} clips of {4 * frames - 3} frames; captions and seeds {first} to "
-        f"{first + clips - 1}, which training never saw.",
+        f"{clips} clip{'s' * (clips > 1)} of {4 * frames - 3} frames; captions and seeds "
+        f"{first} to {first + clips - 1}, which training never saw.",
         f"Measured on {result['machine']}, {result['cpu_count']} cores, "
         f"Python {result['python']}, torch {result['torch']}.",
     ]
     if "settings" in result:
         units = "; ".join(f"{unit}: {_said(of)}" for unit, of in result["settings"].items())
         said.append(f"Settings, where a name does not say otherwise: {units}.")
-    return "\n\n".join([f"# {heading.rstrip('.')}", *paragraphs, " ".join(said)]) + "\n"
+    return f"{headed(about)}\n\n{' '.join(said)}\n"
+
+
+def headed(about: str) -> str:
+    """A benchmark's docstring: its first sentence is the heading."""
+    heading, *paragraphs = inspect.cleandoc(about).replace("``", "`").split("\n\n")
+    return "\n\n".join([f"# {heading.rstrip('.')}", *paragraphs])
 
 
 def verdict(name: str, row: Mapping[str, Difference]) -> str:

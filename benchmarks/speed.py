@@ -42,6 +42,7 @@ from stream_t1_core.tools import Tools
 
 from . import reference_style
 from .measured import RESULTS, write
+from .page import headed
 from .reference_style import Decision
 from .speed_sizes import SIZES, SizedModel
 
@@ -311,14 +312,16 @@ def alike(runs: dict[str, Run]) -> str:
 
 
 def words(runs: dict[str, Run], aims: list[dict[str, Any]], head: str) -> str:
-    lines = [head, "", "Seconds per chunk; K/V in MB.", ""]
-    columns = ("", *PHASES, "search", "all", "K/V live", "K/V peak")
+    lines = [headed(__doc__), "", head, "", "Seconds per chunk; K/V in MB.", ""]
+    plainly = runs[PLAIN].all
+    columns = ("", *PHASES, "search", "all", "all / plain", "K/V live", "K/V peak")
     lines += [_row(columns), _row(["---", *["---:"] * (len(columns) - 1)])]
     for name, run in runs.items():
         last = run.made[-1]
         seconds = [*run.seconds.values(), run.searching, run.all]
         sizes = [last.live, max(m.peak for m in run.made)]
-        cells = [f"{s:.4g}" for s in seconds] + [f"{size / 1e6:.4g}" for size in sizes]
+        cells = [f"{s:.4g}" for s in (*seconds, run.all / plainly)]
+        cells += [f"{size / 1e6:.4g}" for size in sizes]
         lines.append(_row([name, *cells]))
     lines += ["", _row(("goal", "is", "aim", "", "why")), _row(["---"] * 5)]
     lines += [_row([str(cell) for cell in aim.values()]) for aim in aims]
