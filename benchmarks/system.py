@@ -1,9 +1,9 @@
 """A way to make the tiny model's videos, and one clip made by it, judged.
 
 Best of N makes whole videos and keeps the one that both rewards, standardised over the N, rank
-first, weighed as the search does at its end. Random survivors are drawn by lot, and so is the
-video. Quality is what ``tiny_runs.judged`` says; beside it stand the rewards that a search goes by,
-so that one that is only pleased shows as a gap.
+first, weighed as a search weighs them for the last chunk. Random survivors are drawn by lot, and so
+is the video. Quality is what ``tiny_runs.judged`` says; beside it stand the rewards that a search
+goes by, so that one that is only pleased shows as a gap.
 """
 
 import random
@@ -39,7 +39,7 @@ from training.measure import LATENT_HW, evaluation_pair
 from .measured import Row
 from .tiny_runs import judged, tiny_tools
 
-APART = 1000  # between the seeds of whole videos
+APART = 10**6  # between the seeds of whole videos; their chunks' are 1000 apart
 FROZEN = 0.05  # grey levels of mean change from frame to frame, below which nothing moves
 
 
@@ -101,7 +101,7 @@ def make(system: System, tools: Tools, config: StreamConfig, emit: Emit) -> Tens
 
 
 def best_of(videos: Sequence[Tensor], critic: Critic, config: StreamConfig) -> Tensor:
-    """The video that the search would choose, by its scores at the last chunk."""
+    """The video that would rank first as candidates of the last chunk do."""
     scores = {"short": [0.0] * len(videos), "long": [0.0] * len(videos)}
     for kind, part in answers(videos, critic, config.fps):
         values = part.values.tolist()
