@@ -3,12 +3,13 @@
 Run ``python -m benchmarks.overlap --size tiny`` (or ``medium``, or ``longlive`` with ``--device
 cuda --dtype bfloat16``); it writes ``benchmarks/results/overlap_SIZE.{json,md}``. A chunk's
 denoiser calls and context pass, then its decoding, one after the other with the whole machine; and
-both at once: on a CPU in two threads that share its cores, on a GPU in two streams. Wall time; at
-best, both at once take as long as the longer of the two. The two ways take turns, so that a machine
-that gets slower slows both.
+both at once: on a CPU in two threads that share its cores, on a GPU in two streams. Wall time.
+``at best`` is what two machines would do, each with one of the two jobs. The two ways take turns,
+so that a machine that gets slower slows both.
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -122,7 +123,8 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--times", type=int, default=15, help="turns that are counted")
     options = parser.parse_args()
-    cores = torch.get_num_threads()
+    cores = os.cpu_count() or 1
+    torch.set_num_threads(cores)
     with torch.inference_mode():
         found = bench(options.size, options.device, getattr(torch, options.dtype))
         overlap = overlap_of(found, cores)

@@ -4,7 +4,8 @@ Candidates come one after the other. Each copies all keys and values of its pare
 anew in float64 in every layer of every pass, has a context pass whether it survives or not, and
 is scored by decoding its chunk alone and the whole span of the long reward once more. The parts are
 the core's own functions in another order, so decisions are those of the core with ``isolated``; its
-image and video files are left out. Described in the goldens' account of the released code.
+image and video files are left out. Rewards are added as they are: standardised ones would depend
+on which candidate comes first. What the released code does: tests/goldens/stream_t1/ALGORITHM.md.
 """
 
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ def run_chunk(
         candidate = add_noise(candidate, tools, config, latent_hw)
         made = make([candidate], work)
         critic, answers = tools.critic, made.answers
-        scored = scoring.score(made.candidates, answers, state.chunk, critic, config, {})
+        scored = scoring.score(made.candidates, answers, state.chunk, critic, config, state.seen)
         candidate = add_route(scored.candidates[0], config)
         with meter.phase("commit"):
             [beam] = commit([candidate], work)

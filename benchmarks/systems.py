@@ -63,7 +63,8 @@ def remarks(result: Result) -> Sequence[str]:
 def plot(result: Result) -> "Figure":
     """Above, what each system has more than plain streaming, by the oracle, by the nearest drawn
     clip and by the rewards that the search went by; and how far apart candidates are. Below, the
-    oracle pass rate of each second, beside plain streaming's in grey."""
+    oracle pass rate of each second, beside plain streaming's in grey: most objects leave by an edge
+    in the second to fourth second and come in by the other."""
     from matplotlib.figure import Figure
 
     (table,) = result["means"].values()
