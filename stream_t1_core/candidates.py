@@ -26,7 +26,7 @@ from .state import Beam, Candidate, StreamState
 from .tools import Tools
 from .work import Work
 
-DenoiseSome = Callable[[list[Candidate], range], list[Candidate]]  # after these steps
+DenoiseSome = Callable[[list[Candidate], range], list[Candidate]]  # latents after these steps
 
 
 def plan(

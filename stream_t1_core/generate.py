@@ -1,4 +1,4 @@
-"""Stream-T1's chunk loop: plan, noise, denoise, decode, score, prune, commit. Read this first.
+"""Stream-T1's chunk loop: plan, noise, denoise, decode, score, prune, refine, commit. Begin here.
 
 A video is made chunk by chunk. For each chunk every beam is tried several times; the candidates
 are scored, the best become the next beams, and only those get the context pass that makes their

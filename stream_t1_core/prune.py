@@ -20,7 +20,7 @@ class Pruned:
     survivors: Sequence[Candidate] = field(repr=False)
     reports: tuple[CandidateReport, ...]  # in the order tried
     chosen: str | None  # who chose, if not the scores
-    early: tuple[PrunedEarly, ...]  # besides those
+    early: tuple[PrunedEarly, ...]  # given up before they were done; not in ``reports``
     seen: Tallies = field(repr=False)
     left_out: Mapping[str, str]
 
