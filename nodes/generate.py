@@ -92,8 +92,8 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                     max=MAX_SEED,
                     control_after_generate=True,
                     tooltip="Same seed, same video. Every candidate's seed follows from it and is "
-                    "in the report. Neighbouring seeds share candidates: randomize, or step by "
-                    "more than beam width x branch factor.",
+                    "in the report. Nearby seeds share candidates: randomize them, or step by a "
+                    "million.",
                 ),
                 NoiseSocket.Input(
                     "noise",
