@@ -1,4 +1,4 @@
-"""Half the GPU gone for a while: what the budget's controller does, and what smoothing is for.
+"""Half the GPU gone for a while: the budget's controller, with and without smoothing.
 
 Run ``python -m benchmarks.budget_load``; it writes
 ``benchmarks/results/budget_load.{json,md,png}``. The tiny model makes clips of 24 chunks within a

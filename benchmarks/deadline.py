@@ -3,8 +3,9 @@
 Run ``python -m benchmarks.deadline``; it writes ``benchmarks/results/deadline.{json,md}``. The tiny
 model makes clips of 24 chunks on one thread within so many seconds a chunk, by the machine's clock;
 from chunk 9 to 16 a busy process stands beside it on every core. A chunk is late by what it
-took beyond its time, told in its own denoiser calls; those that had time for one candidate only
-are counted apart. Soft deadlines, which are kept from chunk to chunk, stand beside hard ones.
+took beyond its time, told in its own denoiser calls. Those that had time for one candidate only are
+counted apart, and how late they are is not told: one there must be, however long it takes. Soft
+deadlines, which are kept from chunk to chunk, stand beside hard ones.
 """
 
 import argparse

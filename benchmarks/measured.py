@@ -128,11 +128,18 @@ def markdown(table: Mapping[str, Mapping[str, Mean]], corner: str, columns: Sequ
 def machine() -> dict[str, Any]:
     """Where it was measured."""
     return {
-        "machine": platform.processor() or platform.machine(),
+        "machine": cpu_name(),
         "cpu_count": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def cpu_name() -> str:
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def write(name: str, result: Mapping[str, Any], words: str, folder: Path = RESULTS) -> None:

@@ -18,7 +18,7 @@ import argparse
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from stream_t1_core.streaming_vae import StreamingDecoder
 from stream_t1_core.tools import Tools
 
 from . import reference_style
-from .measured import RESULTS, write
+from .measured import RESULTS, cpu_name, write
 from .page import headed
 from .reference_style import Decision
 from .speed_sizes import SIZES, SizedModel
@@ -329,20 +329,23 @@ def words(runs: dict[str, Run], aims: list[dict[str, Any]], head: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(runs: dict[str, Run], path: Path) -> None:
-    """A bar for each way, its phases one after the other."""
+def plot(seconds: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """A bar for each way, its phases one after the other; what decodes anew has an own scale."""
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(11, 4.5), layout="constrained")
-    names = [name for name in runs if not name.endswith("again")][::-1]
-    left = [0.0] * len(names)
-    for phase in PHASES:
-        widths = [runs[name].seconds[phase] for name in names]
-        axis.barh(names, widths, left=left, label=phase)
-        left = [a + b for a, b in zip(left, widths, strict=True)]
-    axis.set_xlabel("seconds per chunk")
-    axis.legend(fontsize=8)
-    axis.grid(alpha=0.3, axis="x")
+    names = [name for name in seconds if not name.endswith("again")][::-1]
+    anew = [name for name in names if name.startswith(REFERENCE) or name == ISOLATED]
+    once = [name for name in names if name not in anew]
+    figure, axes = pyplot.subplots(2, figsize=(11, 5), layout="constrained")
+    for axis, some in zip(axes, (once, anew), strict=True):
+        left = [0.0] * len(some)
+        for phase in PHASES:
+            widths = [seconds[name][phase] for name in some]
+            axis.barh(some, widths, left=left, label=phase)
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+        axis.grid(alpha=0.3, axis="x")
+    axes[0].legend(fontsize=8)
+    axes[1].set_xlabel("seconds per chunk")
     figure.savefig(path, dpi=100)
 
 
@@ -367,16 +370,13 @@ def main() -> None:
     told |= {"runs": {name: run.told for name, run in runs.items()}, "goals": aims}
     name = f"speed_{options.size}" + (f"_{options.device}" if options.device != "cpu" else "")
     write(name, {**told, "chunks_decided_alike": alike(runs)}, words(runs, aims, head))
-    plot(runs, RESULTS / f"{name}.png")
+    plot({name: run.seconds for name, run in runs.items()}, RESULTS / f"{name}.png")
 
 
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"one thread of {names[0]}" if names else "one thread"
+    return f"one thread of {cpu_name()}"
 
 
 def _phases(
