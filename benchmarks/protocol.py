@@ -4,14 +4,14 @@ Run it beside a ComfyUI that has the pack and the models, here for 5 and 30 seco
 
     python -m benchmarks.protocol prompts.txt --server http://127.0.0.1:8188 \\
         --workflows workflows/api/longlive_plain.json workflows/api/longlive_stream_t1.json \\
-        --frames 81 481 --rewards rewards.json --output protocol.jsonl
+        --frames 81 481 --rewards benchmarks/protocol_paper.json --output protocol.jsonl
 
-``prompts.txt`` has a prompt a line. ``rewards.json`` is a workflow in ComfyUI's API format whose
-Evaluate node says what to score by, such as VBench's metrics in a Reward Mix; without one, the
-rewards that need no weights do. Videos and reports are saved by the workflows' own nodes. One row
-per prompt, length and workflow is written as it is done: run it again to go on, and rows that ended
-in an error are tried again. It ends with a table: means with 95 % intervals over prompts, and each
-workflow less the first, prompt by prompt.
+``prompts.txt`` has a prompt a line. ``--rewards`` is a workflow in ComfyUI's API format whose
+Evaluate node says what to score by: ``protocol_paper.json`` has VBench's metrics and VideoAlign,
+whose weights the Doctor node asks for; without one, the rewards that need no weights do. Videos and
+reports are saved by the workflows' own nodes. One row per prompt, length and workflow is written as
+it is done: run it again to go on, and rows that ended in an error are tried again. It ends with a
+table: means with 95 % intervals over prompts, and each workflow less the first, prompt by prompt.
 
 The size is the workflow's own (LongLive: 832 x 480). Needs aiohttp and a clone of this repository.
 """
@@ -73,7 +73,7 @@ def scored(nodes: Prompt, path: Path, rewards: Prompt, prompt: str) -> Prompt:
         for key, value in node["inputs"].items():
             if isinstance(value, list):
                 node["inputs"][key] = [f"score {value[0]}", value[1]]
-    evaluate = only(added, EVALUATE, REWARDS)
+    evaluate = only(added, EVALUATE, path)
     added[evaluate]["inputs"] |= {"images": [sampler, 1], "prompt": prompt}
     told = {"class_type": "PreviewAny", "inputs": {"source": [evaluate, 2]}}
     return {**nodes, **added, "told": told}
@@ -143,6 +143,7 @@ def main() -> None:
     options = parser.parse_args()
     prompts = [p for p in options.prompts.read_text(encoding="utf-8").splitlines() if p.strip()]
     rewards = json.loads(options.rewards.read_text(encoding="utf-8"))
+    only(rewards, EVALUATE, options.rewards)
     done = read(options.output)
     with options.output.open("a", encoding="utf-8") as file:
         if file.tell():

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from graphs import small
 
+from benchmarks import protocol
+from devtools.client import Run
 from devtools.server import PACK_ROOT, ComfyServer
 
 
@@ -52,3 +55,14 @@ def test_every_prompt_is_made_scored_and_not_made_again(
     assert [row["index"] for row in rows] == [0] * 4 + [1] * 4
     saved = sorted(path.name for path in (server.output / "protocol").iterdir())
     assert any(name.startswith("searched_21_0001") for name in saved), saved
+
+
+def test_the_papers_metrics_are_a_valid_graph_that_says_what_is_missing(
+    run: Callable[..., Run],
+) -> None:
+    file = PACK_ROOT / "benchmarks" / "protocol_paper.json"
+    rewards, nodes = json.loads(file.read_text()), small(noise=None, pruner=None, memory=None)
+    failed = run(protocol.scored(nodes, file, rewards, "a red circle")).error
+    kinds = {node["class_type"] for node in rewards.values()}
+    assert failed["node_type"] in kinds
+    assert "is not there. Looked at: " in failed["exception_message"]
