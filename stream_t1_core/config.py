@@ -197,7 +197,9 @@ class Memory:
             if length % frames_per_chunk:
                 raise ValueError(
                     f"Memory Sink: {name} is {length}, not a whole number of chunks of "
-                    f"{frames_per_chunk} latent frames"
+                    f"{frames_per_chunk} latent frames (the sampler's frames_per_chunk). Plug in a "
+                    f"Memory Sink whose lengths are multiples of {frames_per_chunk}, or change "
+                    "frames_per_chunk"
                 )
 
 
