@@ -34,6 +34,9 @@ JUDGED = {
         "caption's colour, shape and background in three of four frames, straight motion, and an "
         "object in the last second",
     ),
+    "every second right": Column(
+        MORE, "share of clips in which the oracle finds the same in each second by itself"
+    ),
     "object there": Column(MORE, "share of clips that still show an object, by the oracle"),
     "shape right": Column(MORE, "share of clips with the caption's shape, by the oracle"),
     "direction right": Column(MORE, "share of clips that move the caption's way, by the oracle"),

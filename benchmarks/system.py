@@ -139,7 +139,9 @@ def measure(system: System, clip: int, latent_frames: int) -> Row:
         }
         if spread.found:
             row["candidates apart (%)"] = statistics.fmean(spread.found)
-        return row | by_second(frames, scene)
+        found = by_second(frames, scene)
+        every = all(value for name, value in found.items() if name.endswith("right"))
+        return row | {"every second right": float(every)} | found
 
 
 def liked(videos: Sequence[Tensor], critic: Critic, fps: float) -> Row:
