@@ -53,6 +53,7 @@ PHASES = ("denoise", "context pass", "route", "copy", "rest", "decode", "score")
 SEARCHING = PHASES[:5]
 MEMORY = Memory(max_sink_frames=3)  # all that is good is blended: the same context in every run
 MOST_OF_CALLS, LEAST_FASTER = 1.10, 4.0
+PARTED = "the paths parted before the last chunk: they share less of the window and of the sinks"
 
 
 @dataclass(frozen=True)
@@ -287,7 +288,7 @@ def goals(runs: dict[str, Run], found: Bench) -> list[dict[str, Any]]:
                 live / chunk_bytes,
                 fits := live <= window_bytes + bound,
                 f"at most one window and K chunks: {(window_bytes + bound) / chunk_bytes:g}",
-                "" if fits else "each beam has its own blended sink, or parted long ago",
+                "" if fits else PARTED,
             )
         )
     ours, theirs = runs[named(OURS, (2, 2))], runs[named(REFERENCE, (2, 2))]
