@@ -55,6 +55,7 @@ BENCHMARKS = {  # what two cores take for it, about, and what runs; quality firs
     "budget": ("40 minutes", ["benchmarks.budget"]),
     "budget_load": ("20 minutes", ["benchmarks.budget_load"]),
     "scoring_decoder": ("5 minutes", ["benchmarks.scoring_decoder"]),
+    "first_noise": ("2 minutes", ["benchmarks.first_noise"]),
     "positions": ("15 minutes", ["benchmarks.positions"]),
     "deadline": ("10 minutes", ["benchmarks.deadline"]),
     "speed": ("5 minutes", ["benchmarks.speed", "--size", "tiny"]),

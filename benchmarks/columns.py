@@ -59,6 +59,9 @@ SEARCHED = {
     "candidates apart (%)": Column(
         "", "diversity: mean difference of a chunk's candidates, pixel by pixel"
     ),
+    "latent moved (%)": Column(
+        "", "root mean square change of the clean latent, of the latent's own deviation"
+    ),
     "calls saved (%)": Column(MORE, "denoiser calls, of those of the whole search"),
     "gain": Column(MORE, "by refining, in a chunk's fused score, standard deviations of its run"),
     "passes accepted": Column(MORE, "share of the refiner's passes that were kept"),
