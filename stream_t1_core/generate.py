@@ -113,9 +113,9 @@ def run_chunk(
 
     ``since``: when the chunk before was done, by the tools' clock; now, if not given.
     """
-    work = opened = begin_chunk(state.chunk, latent_hw, tools, config, emit, since)
-    if work.chunk < len(replay.chunks):
-        return replay_chunk(state, replay, work)
+    opened = begin_chunk(state.chunk, latent_hw, tools, config, emit, since)
+    if state.chunk < len(replay.chunks):
+        return replay_chunk(state, replay, opened)
     allotted = open_chunk(state, opened)
     work = within(opened, state, allotted)
     pruned = search_chunk(state, work, allotted)
@@ -132,7 +132,7 @@ def run_chunk(
         spending, spent = close_chunk(opened, state, after, allotted, reports, pruned.early)
         after = replace(after, spending=spending)
     done = ChunkDone(
-        work.chunk,
+        state.chunk,
         reports,
         sinks=tuple(len(beam.sinks) for beam in beams),
         seconds=work.meter.seconds,
