@@ -30,7 +30,7 @@ from .scoring import score
 from .settle import settle
 from .show import show_given, show_settled
 from .state import StreamState
-from .tools import PromptSwitch, Tools
+from .tools import Tools
 from .work import Work, begin_chunk
 
 log = logging.getLogger(__name__)
@@ -74,11 +74,9 @@ def stream(
     switches = {switch.chunk: switch for switch in tools.switches}
     since = tools.clock()
     for chunk in range(config.chunks):
-        tools = replace(tools, new_prompt=None)
+        tools = replace(tools, switch=None, new_prompt=None)
         if chunk in switches:
             tools = tools.under(switches[chunk])
-            if chunk == state.chunk:
-                state = under_new_prompt(state, switches[chunk], tools, config, emit)
         if chunk < state.chunk:
             tell_chunk(replay.chunks[chunk], emit)
             if chunk + 1 == state.chunk:
@@ -114,6 +112,8 @@ def run_chunk(
     ``since``: when the chunk before was done, by the tools' clock; now, if not given.
     """
     opened = begin_chunk(state.chunk, latent_hw, tools, config, emit, since)
+    if tools.switch:
+        state = under_new_prompt(state, tools, config, emit)
     if state.chunk < len(replay.chunks):
         return replay_chunk(state, replay, opened)
     allotted = open_chunk(state, opened)
@@ -159,11 +159,11 @@ def search_chunk(state: StreamState, work: Work, allotted: Allotment | None) -> 
 
 
 def under_new_prompt(
-    state: StreamState, switch: PromptSwitch, tools: Tools, config: StreamConfig, emit: Emit
+    state: StreamState, tools: Tools, config: StreamConfig, emit: Emit
 ) -> StreamState:
     """Every beam's memory recomputed under the prompt that begins here."""
     beams = []
     for beam in state.beams:
         emit(StepDone(state.chunk * config.denoiser_calls // config.chunks))
-        beams.append(recache(beam, tools.model, tools.text, config, switch.keep_sinks))
+        beams.append(recache(beam, tools.model, tools.text, config, tools.switch.keep_sinks))
     return replace(state, beams=tuple(beams))

@@ -49,7 +49,8 @@ class Tools:
     switches: Sequence[PromptSwitch] = ()
     start: Start | None = None
     director: Director | None = None
-    new_prompt: str | None = None  # if it changed with the chunk at hand
+    switch: PromptSwitch | None = None  # that begins with the chunk at hand
+    new_prompt: str | None = None  # its words, where they are others
     clock: Callable[[], float] = time.perf_counter  # seconds, for measuring and budgets
     quality: Callable[[], float | None] = lambda: None  # the budget's, if it is moved as it runs
     decoder: Decoder | None = None
@@ -69,4 +70,4 @@ class Tools:
         text = self.model.encode_text(switch.rows)
         told = switch.prompt if switch.prompt != self.critic.prompt or not switch.prompt else None
         critic = replace(self.critic, prompt=switch.prompt)
-        return replace(self, text=text, critic=critic, new_prompt=told)
+        return replace(self, text=text, critic=critic, switch=switch, new_prompt=told)

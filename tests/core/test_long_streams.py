@@ -3,12 +3,14 @@
 import gc
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from toys import LATENT_HW, SHAPE, search_config, search_tools, toy_tools
 
+from stream_t1_core.causal_wan import CausalWan
 from stream_t1_core.config import Memory, Search, StreamConfig
 from stream_t1_core.events import ChunkDone, Event, FramesSettled, RunDone
 from stream_t1_core.finish import finish
@@ -202,6 +204,24 @@ def test_out_of_memory_moves_keys_and_values_and_goes_on(caplog: pytest.LogCaptu
     video = generate(tools, config, LATENT_HW)
     assert "keys and values go to the CPU's memory" in caplog.text
     expected = generate(search_tools(), config, LATENT_HW)
+    assert torch.equal(video.latent, expected.latent)
+
+
+class CrampedSwitch(CausalWan):
+    """Has no room to remember the past under another prompt, as long as all lies with the model."""
+
+    def context_pass(self, latent: Tensor, *args: Any) -> ChunkKV:
+        if latent.shape[2] > 3 and self.kv_place is KVPlace.DEVICE:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return super().context_pass(latent, *args)
+
+
+def test_out_of_memory_at_a_prompt_switch_goes_on_too(caplog: pytest.LogCaptureFixture) -> None:
+    switched = replace(search_tools(), switches=(PromptSwitch(2, other_rows(), "something else"),))
+    cramped = replace(switched, model=CrampedSwitch(switched.model.backbone))
+    config = search_config(latent_frames=12)
+    expected, video = (generate(tools, config, LATENT_HW) for tools in (switched, cramped))
+    assert "keys and values go to the CPU's memory" in caplog.text
     assert torch.equal(video.latent, expected.latent)
 
 
