@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Table = Mapping[str, Mapping[str, Mean]]
 Result = Mapping[str, Any]
+FEW = 12  # clips, below which percentile intervals hold the truth clearly less often than they say
 MOST_ACROSS = 6  # columns; a table of one row and more of them goes downwards
 
 
@@ -75,9 +76,10 @@ def _brackets(result: Result) -> str:
     if result.get("differences"):
         told += (
             " Differences are taken caption by caption, and bold where the interval is clear of 0;"
-            " of twenty that are truly 0, about one would be bold by chance, more where clips are"
-            " few."
+            " of twenty that are truly 0, about one would be bold by chance."
         )
+    if result["clips"] < FEW:
+        told += f" With {result['clips']} clips intervals come out too narrow: take them as hints."
     return told + "\n"
 
 

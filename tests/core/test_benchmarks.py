@@ -69,7 +69,7 @@ def test_a_page_says_what_was_run_and_what_its_columns_mean(results: Path) -> No
     )
     assert "seeds 1000 to 1001" in words and "noise: off" in words and "torch" in words
     assert "0 of 4 videos have a pixel" in words and "2 of 4 videos hardly change" in words
-    assert "(theirs: 2)" in words
+    assert "(theirs: 2)" in words and "With 2 clips intervals come out too narrow" in words
     assert "| way | PSNR (dB) ↑ |" in words and "| ours | **2.5 (2.0 to 3.0)** |" in words
     assert "Left out: shape right, the same as oracle pass rate" in words
     assert "| shape" not in words and "| broken" not in words and "second 1" not in words
