@@ -26,15 +26,15 @@ from .speed_sizes import SIZES
 
 CHUNK = 3  # latent frames
 ALONE, BOTH = "one after the other", "both at once"
-Work = Callable[[], object]
+Task = Callable[[], object]
 
 
 @dataclass(eq=False)
 class Overlap:
     """Denoising a chunk and decoding the one before it."""
 
-    denoise: Work
-    decode: Work
+    denoise: Task
+    decode: Task
     device: torch.device
     cores: int
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
@@ -62,10 +62,10 @@ class Overlap:
         with torch.inference_mode():
             self.decode()
 
-    def seconds(self, work: Work) -> float:
+    def seconds(self, task: Task) -> float:
         self._wait()
         started = time.perf_counter()
-        work()
+        task()
         self._wait()
         return time.perf_counter() - started
 
@@ -94,14 +94,14 @@ def overlap_of(found: Bench, cores: int) -> Overlap:
 
 def measure(overlap: Overlap, times: int) -> dict[str, float]:
     """Median seconds, after one turn that warms up."""
-    works = {
+    tasks = {
         "denoise": overlap.denoise,
         "decode": overlap.decode,
         ALONE: overlap.alone,
         BOTH: overlap.both,
     }
-    turns = [{name: overlap.seconds(works[name]) for name in works} for _ in range(times + 1)]
-    median = {name: statistics.median(turn[name] for turn in turns[1:]) for name in works}
+    turns = [{name: overlap.seconds(tasks[name]) for name in tasks} for _ in range(times + 1)]
+    median = {name: statistics.median(turn[name] for turn in turns[1:]) for name in tasks}
     faster = statistics.median(turn[ALONE] / turn[BOTH] for turn in turns[1:])
     at_best = median[ALONE] / max(median["denoise"], median["decode"])
     return median | {"times as fast": faster, "at best": at_best}
