@@ -525,7 +525,8 @@ def test_older_files_that_hold_position_ids_load(clip_folder: Path, tmp_path: Pa
     save_file(weights, folder / "model.safetensors")
     clips = make_clips()
     old, new = PickScore.from_folder(folder), PickScore.from_folder(clip_folder)
-    assert torch.equal(old(clips), new(clips))
+    # not equal: how a product is rounded may depend on where in memory a file's weights begin
+    assert torch.allclose(old(clips), new(clips), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocab.json", "merges.txt"])
