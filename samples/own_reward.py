@@ -1,7 +1,8 @@
 """An own reward as a node: copy this file into ComfyUI/custom_nodes and restart.
 
 Wire "Redness" into a Reward Pruner or a Reward Mix. Nothing of the pack is imported: a reward is
-any object with a `name` that takes clips and returns one number for each.
+any object with a `name` that takes clips and returns one number for each. Frames lie where they
+were decoded, on a GPU if there is one: `clips.frames.cpu()` before anything but PyTorch reads them.
 """
 
 

@@ -30,16 +30,17 @@ def commit(survivors: Iterable[Candidate], work: Work) -> tuple[Beam, ...]:
         tip = parent.chunk
         alike = tip is not None and tip.scores.as_shown == scores.as_shown
         total, count = tip.shorts if alike else (0.0, 0)
+        piece = candidate.piece and candidate.piece.put_away()
         chunk = Chunk(
             index=work.chunk,
             first_frame=work.config.first_frame(work.chunk),
             seed=candidate.seed,
             latent=candidate.latent,
-            piece=candidate.piece,
+            piece=piece,
             scores=scores,
             route=candidate.route,
             parent=tip,
-            opening=tip.opening if tip else candidate.piece and candidate.piece.frames,
+            opening=tip.opening if tip else piece and piece.frames,
             shorts=(total, count) if scores.short is None else (total + scores.short, count + 1),
         )
         kept = _remember(parent, chunk, model, text, work.config, blend, work.lay_out)

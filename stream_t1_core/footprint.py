@@ -16,6 +16,7 @@ from .config import StreamConfig
 DecoderSizes = wan_vae.WanVAEConfig | taehv.TAEHVConfig
 
 DOWNSCALE = 8  # pixels a latent pixel, in height and in width
+PIXEL_FRAMES = 4  # of a latent frame
 # Bytes of working memory a latent pixel and byte of a number, as ComfyUI's VAE class reckons them.
 DECODING = 7000 * 64
 
@@ -55,6 +56,7 @@ def footprint(
     found["decoder's memory of paths and candidates"] = states * decoder_state_bytes(
         vae, latent_hw, itemsize
     )
+    found["frames of candidates"] = frames_bytes(config, latent_hw)
     found["decoding, for a moment"] = DECODING * latent_hw[0] * latent_hw[1] * itemsize
     return found
 
@@ -66,6 +68,12 @@ def kv_bytes(
     _, patch_h, patch_w = BackboneShape.patch_size
     tokens = (latent_hw[0] // patch_h) * (latent_hw[1] // patch_w)  # of a latent frame
     return 2 * context_frames(config) * tokens * dim * layers * itemsize
+
+
+def frames_bytes(config: StreamConfig, latent_hw: tuple[int, int]) -> int:
+    """Pixel frames of a chunk's candidates, float32: they stay there until they are pruned."""
+    frames = config.plan.candidates * config.frames_per_chunk * PIXEL_FRAMES
+    return 4 * 3 * frames * latent_hw[0] * latent_hw[1] * DOWNSCALE**2
 
 
 def context_frames(config: StreamConfig) -> int:

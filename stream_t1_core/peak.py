@@ -21,7 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from .backbone import WanBackbone
 from .causal_wan import CausalWan, Text
 from .config import StreamConfig
-from .footprint import ModelSizes, decoder_state_bytes, past_frames
+from .footprint import ModelSizes, decoder_state_bytes, frames_bytes, past_frames
 from .kv import ChunkKV, KVPlace
 from .streaming_vae import StreamingDecoder
 from .wan_vae import WanVAE, WanVAEConfig
@@ -35,7 +35,7 @@ class Thrift:
 
     ``weight_bytes`` of one weight of the model (fp8: 1); ``together`` candidates in a batch;
     ``swapped``: the model leaves while the VAE decodes, and comes back, as a host does that is
-    short of memory. The decoder's memory lies where keys and values do.
+    short of memory. The decoder's memory and candidates' frames lie where keys and values do.
     """
 
     weight_bytes: int = 2
@@ -59,7 +59,7 @@ def fullest(
         plan, state = config.plan, decoder_state_bytes(sizes.vae, latent_hw, itemsize)
         frames = plan.beam_width * (past_frames(config) + config.frames_per_chunk)
         kept = frames * frame_bytes(sizes, latent_hw)
-        kept += (plan.beam_width + plan.candidates) * state
+        kept += (plan.beam_width + plan.candidates) * state + frames_bytes(config, latent_hw)
     decoder = itemsize * _numbers(vae) + decoding_bytes(
         sizes.vae, latent_hw, itemsize, config.frames_per_chunk, thrift.together
     )

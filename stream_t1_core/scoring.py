@@ -71,7 +71,10 @@ class Critic:
 def decode(
     candidates: Sequence[Candidate], critic: Critic, config: StreamConfig
 ) -> list[Candidate]:
-    """Add frames, and the decoder's state after them; one parent's candidates in one batch."""
+    """Add frames, and the decoder's state after them; one parent's candidates in one batch.
+
+    Frames stay where the decoder leaves them, for rewards to read them there.
+    """
     if critic.decoder is None:
         return list(candidates)
 
@@ -81,7 +84,7 @@ def decode(
         frames, after = critic.decoder.decode(torch.stack([c.latent for c in some]), before)
         after = None if config.isolated else after
         return [
-            replace(c, piece=Piece(frames[i].cpu().clone()), decoder_state=after and after.row(i))
+            replace(c, piece=Piece(frames[i].clone()), decoder_state=after and after.row(i))
             for i, c in enumerate(some)
         ]
 

@@ -122,7 +122,7 @@ class Candidate:
     noise: Tensor | None = field(default=None, repr=False)  # [C, F, H, W]
     renoise: Tensor | None = field(default=None, repr=False)  # [steps - 1, C, F, H, W]
     latent: Tensor | None = field(default=None, repr=False)  # [C, F, H, W], CPU
-    piece: Piece | None = field(default=None, repr=False)  # its frames [T, H, W, 3], CPU
+    piece: Piece | None = field(default=None, repr=False)  # its frames [T, H, W, 3], as decoded
     decoder_state: Any = field(default=None, repr=False)
     as_shown: AsShown | None = field(default=None, repr=False)
     scores: Scores = Scores()

@@ -53,11 +53,11 @@ def _ever_smaller(frames: Tensor) -> Iterator[Filmstrip]:
 def _strip(frames: Tensor, pictures: int, width: int) -> Tensor:
     """Frames spread over the chunk, side by side: [h, pictures * w, 3]."""
     picks = torch.linspace(0, len(frames) - 1, pictures).round().long()
-    small = frames[picks].permute(0, 3, 1, 2).float()  # (P, 3, H, W)
+    small = frames[picks].permute(0, 3, 1, 2).float()  # (P, 3, H, W), where they were decoded
     width = min(width, small.shape[-1])
     height = max(1, round(small.shape[-2] * width / small.shape[-1]))
     small = F.interpolate(small, (height, width), mode="bilinear", antialias=True)
-    return torch.cat(list(small.permute(0, 2, 3, 1)), dim=1).nan_to_num().clamp(0, 1)
+    return torch.cat(list(small.permute(0, 2, 3, 1)), dim=1).nan_to_num().clamp(0, 1).cpu()
 
 
 def _jpeg(picture: Tensor, quality: int) -> bytes:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...stream_t1_core.causal_wan import CausalWan
 from ...stream_t1_core.compiled import Runner
 from ...stream_t1_core.config import TRAINED_FRAMES, StreamConfig
-from ...stream_t1_core.footprint import decoder_state_bytes
+from ...stream_t1_core.footprint import decoder_state_bytes, frames_bytes
 from ...stream_t1_core.kv import KVPlace
 from .rewards import HostedReward
 from .vae import decoder_sizes
@@ -126,12 +126,13 @@ def load(
     decode_bytes = max(v.memory_used_decode(one_frame, v.vae_dtype) for v in vaes.values())
     sizes = {"model": model.model_size()}
     sizes |= {name: v.patcher.model_size() for name, v in vaes.items()}
-    sizes |= {"keys and values": kv_bytes, "decoder's memory": state_bytes}
+    kept = kv_bytes, state_bytes, frames_bytes(config, latent_hw)
+    sizes |= zip(("keys and values", "decoder's memory", "candidates' frames"), kept, strict=True)
     sizes |= {"decoding": decode_bytes}
     sizes |= {f"reward {reward.name}": reward.patcher.model_size() for reward in rewards}
     place = _kv_place(kv_place, sum(sizes.values()), model.load_device)
     if place is KVPlace.DEVICE:
-        near_bytes = kv_bytes + state_bytes
+        near_bytes = sum(kept)
     else:  # a layer of the past, and the states of one path and of what goes on from it
         near_bytes = past * layer_bytes + 2 * state_bytes // max(1, states)
     listed = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in sizes.items())

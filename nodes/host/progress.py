@@ -47,5 +47,5 @@ class ProgressEvents:
 
 def _preview(frame: Tensor) -> tuple[str, Image.Image, int]:
     """Frame [H, W, 3] in 0..1 -> the host's preview triple, fitted into PREVIEW_PIXELS."""
-    image = Image.fromarray((frame * 255).round().byte().numpy())
+    image = Image.fromarray((frame * 255).round().byte().cpu().numpy())
     return ("JPEG", image, PREVIEW_PIXELS)

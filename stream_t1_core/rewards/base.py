@@ -28,7 +28,9 @@ class Needs:
 class Clips:
     """What a reward may look at: one clip per candidate, all of the same length.
 
-    A reward whose needs name an ``fps`` gets only the frames that ``sampled_frames`` picks.
+    A reward whose needs name an ``fps`` gets only the frames that ``sampled_frames`` picks. All lie
+    where the newest frames were decoded, which may be a GPU. ``first`` may be one clip expanded: do
+    not write to it.
     """
 
     frames: Tensor = field(repr=False)  # [B, T, H, W, 3], 0..1
@@ -74,10 +76,23 @@ class Piece:
     within: dict[Pairs, Tensor] = field(default_factory=dict, init=False, repr=False)  # [T - 1]
     at_cut: dict[Pairs, Tensor] = field(default_factory=dict, init=False, repr=False)  # [1]
 
+    def put_away(self) -> "Piece":
+        """The same in the CPU's memory, to be looked back on."""
+        if self.frames.is_cpu:
+            return self
+        kept = Piece(self.frames.cpu())
+        for numbers, measured in ((kept.within, self.within), (kept.at_cut, self.at_cut)):
+            numbers.update({pairs: values.cpu() for pairs, values in measured.items()})
+        return kept
+
 
 @dataclass(frozen=True, eq=False)
 class Footage:
-    """Frames of a batch of candidates, put together only as far as a reward asks for them."""
+    """Frames of a batch of candidates, put together only as far as a reward asks for them.
+
+    The newest piece of each lies where it was decoded; earlier ones may have been put away, and are
+    brought there as far as they are asked for, once for all candidates that share them.
+    """
 
     pieces: Sequence[Sequence[Piece]] = field(repr=False)  # by candidate
     firsts: Sequence[Tensor] = field(repr=False)  # by candidate: its video's first chunk
@@ -88,8 +103,9 @@ class Footage:
         """What a reward with these needs looks at."""
         total = sum(len(piece.frames) for piece in self.pieces[0])
         indices = sampled_frames(total, self.fps, needs.fps) if needs.fps else range(total)
-        frames = torch.stack([_picked(pieces, indices) for pieces in self.pieces])
-        return Clips(frames, torch.stack(list(self.firsts)), self.prompt, self.fps)
+        device, picked = self.pieces[0][-1].frames.device, {}
+        frames = torch.stack([_picked(pieces, indices, device, picked) for pieces in self.pieces])
+        return Clips(frames, _stacked(self.firsts, device), self.prompt, self.fps)
 
     def mean_of_pairs(self, pairs: Pairs) -> Tensor:
         """[B, ...]: of all neighbouring frames of each clip; 0 for a clip of one frame."""
@@ -134,8 +150,8 @@ def _numbers(pieces: Sequence[Piece], pairs: Pairs) -> Iterator[Tensor]:
     for piece in pieces:
         if before is not None:
             if pairs not in piece.at_cut:
-                cut = torch.cat([before.frames[-1:], piece.frames[:1]])
-                piece.at_cut[pairs] = pairs(cut)
+                last = before.frames[-1:].to(piece.frames.device)
+                piece.at_cut[pairs] = pairs(torch.cat([last, piece.frames[:1]]))
             yield piece.at_cut[pairs]
         if pairs not in piece.within:
             piece.within[pairs] = pairs(piece.frames)
@@ -144,18 +160,37 @@ def _numbers(pieces: Sequence[Piece], pairs: Pairs) -> Iterator[Tensor]:
 
 
 def _mean(numbers: Sequence[Tensor], pieces: Sequence[Piece]) -> Tensor:
-    found = torch.cat(numbers)
+    newest = pieces[-1].frames
+    found = torch.cat([values.to(newest.device) for values in numbers])
     if len(found):
         return found.mean(dim=0)
-    return found.sum(dim=0) + 0 * pieces[0].frames.float().mean()  # NaN stays in sight
+    return found.sum(dim=0) + 0 * newest.float().mean()  # NaN stays in sight
 
 
-def _picked(pieces: Sequence[Piece], indices: Sequence[int]) -> Tensor:
-    """Frames at rising ``indices`` of all pieces laid end to end: [n, H, W, 3]."""
+def _picked(
+    pieces: Sequence[Piece],
+    indices: Sequence[int],
+    device: torch.device,
+    done: dict[tuple[int, int], Tensor],
+) -> Tensor:
+    """Frames at rising ``indices`` of all pieces laid end to end: [n, H, W, 3].
+
+    ``done``: what was picked already, by piece and where it begins.
+    """
     picked, start = [], 0
     for piece in pieces:
         inside = [i - start for i in indices if start <= i < start + len(piece.frames)]
         if inside:
-            picked.append(piece.frames[inside])
+            key = id(piece), start
+            if key not in done:
+                done[key] = piece.frames[inside].to(device)
+            picked.append(done[key])
         start += len(piece.frames)
     return torch.cat(picked)
+
+
+def _stacked(frames: Sequence[Tensor], device: torch.device) -> Tensor:
+    """[B, T, H, W, 3]; nothing is copied for candidates that all have the same."""
+    if all(one is frames[0] for one in frames):
+        return frames[0].to(device).expand(len(frames), *frames[0].shape)
+    return torch.stack([one.to(device) for one in frames])

@@ -1,8 +1,8 @@
 """Frames as Qwen2-VL rewards read them: quantised, resized to a pixel budget, cut into patches.
 
-Byte for byte what the published code makes of the same frames: torch's bicubic filter for videos,
-Pillow's for images. It knows pixels only. Source: ``vision_process.py`` of VideoAlign (after
-qwen-vl-utils), which HPSv3 shares, and the Qwen2-VL image processor of transformers.
+Byte for byte what the published code makes of the same frames on a CPU: torch's bicubic filter
+for videos, Pillow's for images. It knows pixels only. Source: ``vision_process.py`` of VideoAlign
+(after qwen-vl-utils), which HPSv3 shares, and the Qwen2-VL image processor of transformers.
 """
 
 import math
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .qwen2vl import FRAMES_PER_PATCH, MERGE, PATCH, Grid
+from .vision import resize_bicubic
 
 SIDE = PATCH * MERGE  # both sides are multiples of this
 WIDEST = 200  # the longer side over the shorter
@@ -58,11 +59,17 @@ def resize_video(frames: Tensor, min_pixels: int, max_pixels: int) -> Tensor:
 
 
 def resize_image(frame: Tensor, min_pixels: int, max_pixels: int) -> Tensor:
-    """uint8 [H, W, 3] -> uint8 [3, h, w], filtered by Pillow."""
+    """uint8 [H, W, 3] -> uint8 [3, h, w], filtered by Pillow.
+
+    Not on the CPU: where it lies, as Pillow does it up to 1 of 255.
+    """
     from PIL import Image
 
     height, width = smart_resize(*frame.shape[:2], min_pixels, max_pixels)
-    image = Image.frombytes("RGB", (frame.shape[1], frame.shape[0]), frame.cpu().numpy().tobytes())
+    if not frame.is_cpu:
+        pictures = frame.movedim(-1, 0)[None].float()
+        return resize_bicubic(pictures, (height, width))[0].to(torch.uint8)
+    image = Image.frombytes("RGB", (frame.shape[1], frame.shape[0]), frame.numpy().tobytes())
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     resized = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return resized.view(height, width, 3).movedim(-1, 0)

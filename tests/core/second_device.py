@@ -1,0 +1,91 @@
+"""A GPU that is not there: tensors sent to it are marked, and it is as strict as one.
+
+Numbers stay on the CPU, so results can be held against a run without it bit for bit. What is made
+of marked tensors is marked; marked and unmarked ones do not mix, but for single numbers and for
+indices; numpy takes none. It sees what passes through PyTorch's Python functions.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+DEVICE, CPU = torch.device("cuda"), torch.device("cpu")
+GETTERS = {
+    Tensor.device.__get__: lambda marked: DEVICE if marked else CPU,
+    Tensor.is_cpu.__get__: lambda marked: not marked,
+    Tensor.is_cuda.__get__: lambda marked: marked,
+}
+# indices may lie on the CPU; copying is what joins two devices
+MIXES = (Tensor.__getitem__, Tensor.__setitem__, Tensor.copy_)
+
+
+class SecondDevice(TorchFunctionMode):
+    """``sent``: how many numbers were moved to it, tensor by tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[int] = []
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        given = [*_tensors((args, kwargs))]
+        if func in GETTERS:
+            return GETTERS[func](_marked(args[0]))
+        if func is Tensor.numpy and _marked(args[0]):
+            raise TypeError("can't convert cuda:0 device type tensor to numpy")
+        if func in (Tensor.to, Tensor.cpu):
+            return self._moved(func, args, kwargs)
+        wanted = kwargs.get("device")
+        if wanted is not None:
+            kwargs["device"] = CPU
+        there = [x for x in given if _marked(x)]
+        here = [x for x in given if not _marked(x) and x.dim() > 0]
+        if there and here and func not in MIXES:
+            raise RuntimeError(f"{func}: tensors on cuda:0 and on the CPU")
+        made = func(*args, **kwargs)
+        if there if wanted is None else torch.device(wanted).type == DEVICE.type:
+            _mark(made)
+        return made
+
+    def _moved(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
+        tensor, *rest = args
+        named = [x for x in (*rest, *kwargs.values()) if isinstance(x, torch.device | str)]
+        other = [x for x in rest if isinstance(x, Tensor)]
+        marked = _marked(other[0]) if other else _marked(tensor)
+        if func is Tensor.cpu:
+            marked = False
+        elif named:
+            marked = torch.device(named[0]).type == DEVICE.type
+        rest = [x for x in rest if not isinstance(x, torch.device | str)]
+        kwargs = {k: v for k, v in kwargs.items() if k not in ("device", "non_blocking")}
+        made = tensor.to(*rest, **kwargs) if rest or kwargs else tensor
+        if marked != _marked(tensor):
+            made = made.clone()  # inside a mode's handler the mode is off: nothing is marked by it
+        if marked and not _marked(tensor):
+            self.sent.append(tensor.numel())
+        return _mark(made) if marked else made
+
+
+def _tensors(found: Any) -> Iterator[Tensor]:
+    if isinstance(found, Tensor):
+        yield found
+    elif isinstance(found, list | tuple):
+        for item in found:
+            yield from _tensors(item)
+    elif isinstance(found, Mapping):
+        yield from _tensors([*found.values()])
+
+
+def _marked(tensor: Tensor) -> bool:
+    return hasattr(tensor, "on_second_device")
+
+
+def _mark(made: Any) -> Any:
+    for tensor in _tensors(made):
+        tensor.on_second_device = True
+    return made

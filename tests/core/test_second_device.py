@@ -1,0 +1,148 @@
+"""Candidates' frames stay where they were decoded; what is kept of them goes to the CPU.
+
+The second device is a pretended one, as strict as a GPU about what lies where.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from second_device import DEVICE, SecondDevice
+from test_qwen_rewards import clips, hpsv3, videoalign
+from torch import Tensor
+from toys import LATENT_HW, search_config, search_tools
+
+from stream_t1_core.events import CandidatesMade, Emit, Event, FramesSettled
+from stream_t1_core.finish import Video
+from stream_t1_core.generate import generate
+from stream_t1_core.rewards.base import Clips, Footage, Needs, Piece, Reward
+from stream_t1_core.rewards.clip import ClipScore
+from stream_t1_core.rewards.drift import ColourDrift
+from stream_t1_core.rewards.flicker import Flicker
+from stream_t1_core.rewards.mix import RewardMix
+from stream_t1_core.rewards.motion import MotionAmount, TemporalConsistency
+from stream_t1_core.rewards.sharpness import Sharpness
+from stream_t1_core.scoring import Decoder, DecoderState
+
+TINY_CLIP = Path(__file__).parents[2] / "tiny_model" / "clip_tiny"
+TEN_FRAMES = torch.rand(10, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+
+
+@dataclass(frozen=True, eq=False)
+class DecodesThere:
+    """A decoder whose frames lie on the second device."""
+
+    decoder: Decoder
+
+    def decode(
+        self, latents: Tensor, state: DecoderState | None
+    ) -> tuple[Tensor, DecoderState | None]:
+        frames, after = self.decoder.decode(latents, state)
+        return frames.to(DEVICE), after
+
+
+def searched(
+    short: Reward, long: Reward, *, there: bool, emit: Emit = lambda event: None
+) -> tuple[Video, SecondDevice]:
+    """A short search whose frames are decoded on the second device, or as ever."""
+    tools = search_tools()
+    decoder = DecodesThere(tools.critic.decoder) if there else tools.critic.decoder
+    critic = replace(tools.critic, decoder=decoder, short=short, long=long, prompt="a red circle")
+    device = SecondDevice()
+    with torch.inference_mode(), device:
+        config = search_config(latent_frames=12)
+        return generate(replace(tools, critic=critic), config, LATENT_HW, emit), device
+
+
+def every_reward() -> tuple[Reward, Reward]:
+    short = RewardMix(((1.0, Sharpness()), (0.1, ClipScore.from_folder(TINY_CLIP))))
+    others = (TemporalConsistency(), Flicker(), MotionAmount(), ColourDrift())
+    return short, RewardMix(tuple((1.0, reward) for reward in others))
+
+
+def test_rewards_read_frames_where_they_were_decoded() -> None:
+    seen: list[torch.device] = []
+
+    class Looks:
+        name = "looks"
+
+        def __call__(self, clips: Clips) -> Tensor:
+            seen.extend((clips.frames.device, clips.first.device))
+            return clips.frames.mean(dim=(1, 2, 3, 4))
+
+    video, _ = searched(Looks(), Looks(), there=True)
+    while_made = seen[: -2 * len(video.final_scores)]  # in the end whole videos are judged
+    assert while_made and all(device.type == DEVICE.type for device in while_made)
+
+
+def test_a_search_decides_the_same_wherever_frames_lie() -> None:
+    made, _ = searched(*every_reward(), there=True)
+    expected, _ = searched(*every_reward(), there=False)
+    assert made.final_scores == expected.final_scores
+    assert torch.equal(made.frames, expected.frames)
+
+
+def test_the_video_and_what_is_looked_back_on_lie_in_the_cpus_memory() -> None:
+    tried: list[bool] = []
+    settled: list[bool] = []
+
+    def emit(event: Event) -> None:
+        if isinstance(event, CandidatesMade):
+            tried.extend(frames.is_cpu for frames in event.frames)
+        elif isinstance(event, FramesSettled):
+            settled.append(event.frames.is_cpu)
+
+    searched(*every_reward(), there=True, emit=emit)
+    assert tried and not any(tried)
+    assert settled and all(settled)
+
+
+def test_a_past_that_candidates_share_is_moved_once() -> None:
+    past, opening = Piece(TEN_FRAMES), TEN_FRAMES[:3]
+    device = SecondDevice()
+    with device:
+        tried = [Piece((TEN_FRAMES + i).to(DEVICE)) for i in range(4)]
+        device.sent.clear()
+        footage = Footage([[past, piece] for piece in tried], [opening] * 4, "", 16.0)
+        looked_at = footage.clips(Needs())
+        assert looked_at.frames.shape == (4, 20, 8, 8, 3)
+    assert device.sent == [past.frames.numel(), opening.numel()]
+
+
+def test_numbers_of_pairs_are_kept_with_a_piece_that_is_put_away() -> None:
+    def change(frames: Tensor) -> Tensor:
+        measured.append(len(frames))
+        return frames.diff(dim=0).abs().mean(dim=(1, 2, 3))
+
+    measured: list[int] = []
+    with SecondDevice():
+        before, piece = Piece(TEN_FRAMES), Piece(TEN_FRAMES.to(DEVICE))
+        footage = Footage([[before, piece]], [TEN_FRAMES], "", 16.0)
+        there = footage.mean_of_pairs(change).cpu()
+        kept = piece.put_away()
+        again = Footage([[before, kept]], [TEN_FRAMES], "", 16.0).mean_of_pairs(change)
+    assert kept.frames.is_cpu and torch.equal(again, there)
+    assert sorted(measured) == [2, 10, 10]
+
+
+def test_learned_rewards_resize_frames_where_they_lie() -> None:
+    """HPSv3 resizes with Pillow on the CPU, and elsewhere to within 1 of 255 of it."""
+    for reward, most in ((videoalign(), 0.0), (hpsv3(), 0.02)):
+        looked_at = clips()
+        expected = reward(looked_at)
+        with SecondDevice() as device:
+            frames = looked_at.frames.to(DEVICE)
+            found = reward(replace(looked_at, frames=frames, first=frames))
+            assert device.sent == [frames.numel()]
+        assert torch.allclose(found, expected, rtol=0, atol=most), reward.name
+
+
+def test_the_second_device_is_as_strict_as_a_gpu() -> None:
+    with SecondDevice():
+        there = TEN_FRAMES.to(DEVICE)
+        with pytest.raises(RuntimeError, match="on cuda:0 and on the CPU"):
+            torch.stack([there, TEN_FRAMES])
+        with pytest.raises(TypeError, match="numpy"):
+            there.numpy()
+        assert (there + 1).is_cuda and torch.equal(there.cpu(), TEN_FRAMES)
