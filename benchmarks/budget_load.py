@@ -28,8 +28,9 @@ from training.nearest import nearest, psnr
 
 from .budget import BASE, SEARCH
 from .compare import command_line, settings
-from .measured import Job, Row, differences, means, rows
+from .measured import Job, Row, differences, means
 from .page import Result, publish
+from .rows import rows
 from .tiny_runs import FIRST_CLIP, tiny_tools
 
 if TYPE_CHECKING:

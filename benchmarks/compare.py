@@ -6,14 +6,16 @@ the page. Knows nothing of how a way makes its video.
 
 import argparse
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from stream_t1_core.config import StreamConfig
 
-from .measured import Job, Row, differences, means, rows
+from .measured import Job, Row, differences, means
 from .page import Result, publish
+from .rows import made_rows
 from .tiny_runs import FIRST_CLIP
 
 if TYPE_CHECKING:
@@ -57,18 +59,24 @@ def command_line(about: str, clips: int) -> argparse.ArgumentParser:
     )
     parser.add_argument("--clips", type=int, default=clips, help=f"captions (default: {clips})")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at a time")
+    parser.add_argument(
+        "--add",
+        action="store_true",
+        help="keep the rows in results/rows, whatever version of the code made them",
+    )
     return parser
 
 
 def compare(comparison: Comparison, options: argparse.Namespace) -> None:
     clips = range(FIRST_CLIP, FIRST_CLIP + options.clips)
     jobs = [(name, clip) for clip in clips for name in comparison.names]
-    found = rows(comparison.name, comparison.measure, jobs, options.processes)
-    by_name = {name: [found[name, clip] for clip in clips] for name in comparison.names}
+    made = made_rows(comparison.name, comparison.measure, jobs, options.processes, add=options.add)
+    by_name = {name: [made[name, clip].row for clip in clips] for name in comparison.names}
     result = {
         "clips": options.clips,
         "first_clip": FIRST_CLIP,
         "latent_frames": comparison.config.latent_frames,
+        "rows_made_by": Counter(f"{one.machine}, code {one.code}" for one in made.values()),
         "settings": settings(comparison.config),
         "means": {comparison.way: {name: means(of) for name, of in by_name.items()}},
         "differences": {

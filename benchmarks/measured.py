@@ -1,36 +1,26 @@
-"""Rows that a benchmark measures, one for each job, and what is said of them.
+"""What is said of rows that were measured: means, differences, and how sure they are.
 
-``rows`` runs the jobs on all cores and writes each row down as it is done, so a benchmark that was
-stopped goes on where it was. Rows count only for the code and weights that made them. ``interval``
-is the one way in which benchmarks here say how sure a mean is. Knows nothing of videos; what a
-column means is in ``columns.py``.
+``interval`` is the one way in which benchmarks here say how sure a mean is. Knows nothing of
+videos; what a column means is in ``columns.py``, where rows come from in ``rows.py``.
 """
 
-import hashlib
 import json
 import math
-import multiprocessing
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from .columns import head
 
 ROOT = Path(__file__).resolve().parents[1]
-KEPT = ROOT / ".host" / "rows"
 RESULTS = ROOT / "benchmarks" / "results"
-MADE_OF = ("stream_t1_core", "training", "benchmarks", "tiny_model")
-SUFFIXES = (".py", ".safetensors", ".json", ".txt")
-TELLING = ("columns.py", "compare.py", "page.py", "plots.py")  # no row depends on them
 RESAMPLES = 10_000
 
-T = TypeVar("T")
 Row = dict[str, float]
 Job = tuple[str, int]  # what is compared, and the number of the clip
 
@@ -64,30 +54,6 @@ class Difference(Mean):
 
     def __str__(self) -> str:
         return f"**{super().__str__()}**" if self.clear else super().__str__()
-
-
-def rows(
-    name: str, measure: Callable[[Job], T], jobs: Sequence[Job], processes: int | None = None
-) -> dict[Job, T]:
-    """The row of every job, as JSON keeps it; ``measure`` runs in processes of one thread each."""
-    path = KEPT / f"{name}-{_digest()}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done = _read(path)
-    left = [job for job in jobs if job not in done]
-    spawn = multiprocessing.get_context("spawn")
-    with (
-        path.open("a", encoding="utf-8") as file,
-        ProcessPoolExecutor(
-            processes or os.cpu_count(), spawn, torch.set_num_threads, (1,)
-        ) as pool,
-    ):
-        for job, row in zip(left, pool.map(measure, left), strict=True):
-            done[job] = row
-            file.write(json.dumps([*job, row]) + "\n")
-            file.flush()
-            print(f"\r{len(done)} of {len(jobs)} clips", end="", flush=True)
-    print()
-    return {job: done[job] for job in jobs}
 
 
 def interval(values: Sequence[float]) -> Mean:
@@ -155,24 +121,3 @@ def _figure(value: float, places: int) -> str:
     """With so many places; one figure of what would read as 0 and is not."""
     fixed = f"{value:.{places}f}"
     return fixed if float(fixed) or not value else f"{value:.1g}"
-
-
-def _read(path: Path) -> dict[Job, Any]:
-    """Whole lines only: the last one may be cut off."""
-    if not path.exists():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    told = [json.loads(line) for line in lines if line.endswith("\n")]
-    path.write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf-8")
-    return {(name, clip): row for name, clip, row in told}
-
-
-def _digest() -> str:
-    """Of all code and weights that a row may depend on."""
-    found = hashlib.sha256()
-    for folder in MADE_OF:
-        for path in sorted((ROOT / folder).rglob("*")):
-            measures = "results" not in path.parts and path.name not in TELLING
-            if measures and path.suffix in SUFFIXES:
-                found.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-    return found.hexdigest()[:12]

@@ -44,6 +44,10 @@ def opening(about: str, result: Result) -> str:
         f"Measured on {result['machine']}, {result['cpu_count']} cores, "
         f"Python {result['python']}, torch {result['torch']}.",
     ]
+    made_by = result.get("rows_made_by", {})
+    if len(made_by) > 1:
+        told = "; ".join(f"{rows} on {what}" for what, rows in made_by.items())
+        said.append(f"Rows are of several versions of the code, or machines: {told}.")
     if "settings" in result:
         units = "; ".join(f"{unit}: {_said(of)}" for unit, of in result["settings"].items())
         said.append(f"Settings, where a name does not say otherwise: {units}.")

@@ -19,8 +19,9 @@ from training.measure import LATENT_HW, LONG_FRAMES, SHORT_FRAMES, evaluation_pa
 
 from .columns import SECOND
 from .compare import command_line
-from .measured import Job, Row, differences, means, rows
+from .measured import Job, Row, differences, means
 from .page import publish
+from .rows import rows
 from .tiny_runs import FIRST_CLIP, tiny_tools
 
 CONFIG = StreamConfig(latent_frames=LONG_FRAMES, trained_frames=SHORT_FRAMES)

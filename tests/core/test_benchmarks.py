@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import measured, page, systems
+from benchmarks import page, rows, systems
 from benchmarks.measured import Difference, Mean, differences, interval, means
 
 ROW = {
@@ -30,7 +30,8 @@ SETTINGS = {"clips": 2, "first_clip": 1000, "latent_frames": 21, "settings": {"n
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where rows and results go instead."""
-    monkeypatch.setattr(measured, "KEPT", tmp_path)
+    monkeypatch.setattr(rows, "KEPT", tmp_path)
+    monkeypatch.setattr(rows, "PUBLISHED", tmp_path)
     monkeypatch.setattr(page, "RESULTS", tmp_path)
     return tmp_path
 
@@ -112,7 +113,7 @@ def test_systems_make_their_page_of_rows_that_are_done(
             if system.search:
                 row["candidates apart (%)"] = 0.3
             lines.append(json.dumps([name, clip, row]) + "\n")
-    kept = results / f"systems_long-{measured._digest()}.jsonl"
+    kept = results / f"systems_long-{rows.digest()}.jsonl"
     kept.write_text("".join(lines) + '["plain stre', encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["systems", "--long", "--clips", "2"])
     systems.main()
@@ -121,3 +122,26 @@ def test_systems_make_their_page_of_rows_that_are_done(
     assert "- Stream-T1 less best of 7 videos: better in PSNR (dB);" in words
     assert "| less plain streaming |" in words and "| Stream-T1 less |" in words
     assert (results / "systems_long.png").stat().st_size > 10_000
+
+
+def test_published_rows_are_added_to(results: Path) -> None:
+    """Without ``--add`` all are made anew, for other code may have made them."""
+    first, second, third = ("ours", 1000), ("ours", 1001), ("theirs", 1000)
+    kept = {first: {"PSNR (dB)": 20}, second: {"PSNR (dB)": 21}, third: {"SSIM": 0.5}}
+    lines = [json.dumps([*job, row]) + "\n" for job, row in kept.items()]
+    (results / f"toy-{rows.digest()}.jsonl").write_text("".join(lines), encoding="utf-8")
+    before = {first: rows.Made({"PSNR (dB)": 30.123456789}, "earlier", "another machine")}
+    rows.publish_rows("toy", before)
+    added = rows.made_rows("toy", measure=dict, jobs=[*kept], add=True)
+    assert added[first] == rows.Made({"PSNR (dB)": 30.1235}, "earlier", "another machine")
+    assert added[second].row == kept[second] and added[second].code == rows.digest()
+    published = rows.read_published("toy")
+    assert published == added and [*published] == [first, second, third]
+    anew = rows.made_rows("toy", measure=dict, jobs=[*kept])
+    assert anew[first].row == kept[first] and rows.read_published("toy") == anew
+
+
+def test_a_page_says_which_rows_other_code_or_machines_made(results: Path) -> None:
+    made_by = {"one machine, code abc": 3, "another, code def": 1}
+    said = page.opening("What?", {**page.machine(), **SETTINGS, "rows_made_by": made_by})
+    assert "3 on one machine, code abc; 1 on another, code def" in said
