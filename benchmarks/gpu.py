@@ -303,7 +303,7 @@ def to_fp8(module: nn.Module) -> None:
 
 @dataclass(eq=False)
 class FrugalDecoder:
-    """A decoder whose memory of paths lies on the CPU; ``leaves`` is off the device meanwhile."""
+    """A decoder whose frames and memory lie on the CPU; ``leaves`` is off the device meanwhile."""
 
     decoder: StreamingDecoder
     leaves: nn.Module | None
@@ -312,7 +312,7 @@ class FrugalDecoder:
         device = self.decoder.device
         with self._room():
             frames, after = self.decoder.decode(latents, state and state.to(device))
-            return frames, after.moved(lambda kept: KVPlace.PINNED.store(kept, device))
+            return frames.cpu(), after.moved(lambda kept: KVPlace.PINNED.store(kept, device))
 
     @contextmanager
     def _room(self) -> Iterator[None]:
