@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 DEVICE, CPU = torch.device("cuda"), torch.device("cpu")
@@ -20,14 +20,18 @@ GETTERS = {
 }
 # indices may lie on the CPU; copying is what joins two devices
 MIXES = (Tensor.__getitem__, Tensor.__setitem__, Tensor.copy_)
+# the CPU must know a number before it goes on
+WAITS = (Tensor.cpu, Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__float__, Tensor.__int__)
 
 
 class SecondDevice(TorchFunctionMode):
-    """``sent``: how many numbers were moved to it, tensor by tensor."""
+    """``sent``: how many numbers were moved to it, tensor by tensor; ``waits``: names of what made
+    the CPU wait for it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sent: list[int] = []
+        self.waits: list[str] = []
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
@@ -38,6 +42,8 @@ class SecondDevice(TorchFunctionMode):
             return GETTERS[func](_marked(args[0]))
         if func is Tensor.numpy and _marked(args[0]):
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
+        if func in WAITS and _marked(args[0]):
+            self.waits.append(func.__name__)
         if func in (Tensor.to, Tensor.cpu):
             return self._moved(func, args, kwargs)
         wanted = kwargs.get("device")
@@ -68,7 +74,15 @@ class SecondDevice(TorchFunctionMode):
             made = made.clone()  # inside a mode's handler the mode is off: nothing is marked by it
         if marked and not _marked(tensor):
             self.sent.append(tensor.numel())
+        if _marked(tensor) and not marked and func is Tensor.to:
+            self.waits.append("to")
         return _mark(made) if marked else made
+
+
+def placed_there(module: nn.Module) -> nn.Module:
+    """The module, its weights marked."""
+    _mark([*module.parameters(), *module.buffers()])
+    return module
 
 
 def _tensors(found: Any) -> Iterator[Tensor]:

@@ -3,16 +3,26 @@
 The second device is a pretended one, as strict as a GPU about what lies where.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
-from second_device import DEVICE, SecondDevice
-from test_qwen_rewards import clips, hpsv3, videoalign
+from second_device import DEVICE, SecondDevice, placed_there
 from torch import Tensor
-from toys import LATENT_HW, search_config, search_tools
+from toys import LATENT_HW, search_config, search_tools, shown_tools, toy_rows, toy_tools
 
+from stream_t1_core.causal_wan import CausalWan
+from stream_t1_core.config import (
+    FIXED_SINK,
+    REFINE_METHODS,
+    Budget,
+    EarlyPruning,
+    Refine,
+    Search,
+    StreamConfig,
+)
 from stream_t1_core.events import CandidatesMade, Emit, Event, FramesSettled
 from stream_t1_core.finish import Video
 from stream_t1_core.generate import generate
@@ -24,6 +34,10 @@ from stream_t1_core.rewards.mix import RewardMix
 from stream_t1_core.rewards.motion import MotionAmount, TemporalConsistency
 from stream_t1_core.rewards.sharpness import Sharpness
 from stream_t1_core.scoring import Decoder, DecoderState
+from stream_t1_core.state import Start
+from stream_t1_core.streaming_vae import StreamingDecoder
+from stream_t1_core.taehv import TAEHVDecoder
+from stream_t1_core.tools import PromptSwitch, Tools
 
 TINY_CLIP = Path(__file__).parents[2] / "tiny_model" / "clip_tiny"
 TEN_FRAMES = torch.rand(10, 8, 8, 3, generator=torch.Generator().manual_seed(0))
@@ -128,6 +142,9 @@ def test_numbers_of_pairs_are_kept_with_a_piece_that_is_put_away() -> None:
 
 def test_learned_rewards_resize_frames_where_they_lie() -> None:
     """HPSv3 resizes with Pillow on the CPU, and elsewhere to within 1 of 255 of it."""
+    pytest.importorskip("transformers", reason="the Qwen2-VL rewards need transformers")
+    from test_qwen_rewards import clips, hpsv3, videoalign
+
     for reward, most in ((videoalign(), 0.0), (hpsv3(), 0.02)):
         looked_at = clips()
         expected = reward(looked_at)
@@ -146,3 +163,64 @@ def test_the_second_device_is_as_strict_as_a_gpu() -> None:
         with pytest.raises(TypeError, match="numpy"):
             there.numpy()
         assert (there + 1).is_cuda and torch.equal(there.cpu(), TEN_FRAMES)
+
+
+def whole_run(tools: Tools, config: StreamConfig) -> tuple[Video, SecondDevice]:
+    """Model, decoders and prompt on the second device."""
+    with torch.inference_mode(), SecondDevice() as device:
+        placed_there(tools.model.backbone)
+        there = CausalWan(tools.model.backbone, device=DEVICE)
+        critic = replace(tools.critic, decoder=decodes_there(tools.critic.decoder))
+        tools = replace(tools, model=there, text=there.encode_text(toy_rows()), critic=critic)
+        tools = replace(tools, decoder=tools.decoder and decodes_there(tools.decoder))
+        return generate(tools, config, LATENT_HW), device
+
+
+def decodes_there(decoder: StreamingDecoder | TAEHVDecoder) -> StreamingDecoder | TAEHVDecoder:
+    placed_there(decoder.vae if isinstance(decoder, StreamingDecoder) else decoder.tiny)
+    decoder.device = DEVICE
+    return decoder
+
+
+SWITCH = PromptSwitch(2, torch.ones(1, 4, 8), "something else", keep_sinks=False)
+FOOTAGE = Start(torch.ones(16, 4, *LATENT_HW))
+PRUNES_EARLY = Search(2, 2, span_chunks=3, early=EarlyPruning(1, 0.5))
+MADE = {
+    "a search with all units": (search_tools, {}),
+    "plain streaming": (toy_tools, {"search": None, "noise": None, "memory": FIXED_SINK}),
+    "positions that are relative": (search_tools, {"positions": "relative"}),
+    "another prompt": (lambda: replace(search_tools(), switches=(SWITCH,)), {}),
+    "given footage": (lambda: replace(search_tools(), start=FOOTAGE), {"given_frames": 4}),
+    "frames of another decoder": (shown_tools, {}),
+    "early pruning": (search_tools, {"search": PRUNES_EARLY}),
+    "chunks decoded alone": (search_tools, {"isolated": True}),
+    "a video that is not kept": (search_tools, {"whole": False}),
+    "a budget": (search_tools, {"budget": Budget(amount=0.5)}),
+    **{
+        f"refining, {method}": (search_tools, {"refine": Refine(method, 1)})
+        for method in REFINE_METHODS
+    },
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_a_whole_run_is_the_same_on_another_device(name: str) -> None:
+    """Nothing of it mixes what lies there with what lies on the CPU, which a GPU would refuse."""
+    make_tools, changes = MADE[name]
+    config = search_config(latent_frames=15, **changes)
+    made, device = whole_run(make_tools(), config)
+    with torch.inference_mode():
+        expected = generate(make_tools(), config, LATENT_HW)
+    assert device.sent
+    assert made.final_scores == pytest.approx(expected.final_scores, abs=1e-4)
+    if config.whole:  # a CPU decodes one candidate by another kernel than several
+        assert torch.allclose(made.frames, expected.frames, rtol=0, atol=2e-4)
+        assert torch.equal(made.latent, expected.latent)
+
+
+def test_a_chunk_waits_for_the_device_for_latents_scores_and_survivors_frames_only() -> None:
+    def waits(chunks: int) -> Counter[str]:
+        return Counter(whole_run(search_tools(), search_config(latent_frames=3 * chunks))[1].waits)
+
+    latents, scores, survivors = 1, 2, 2
+    assert waits(6) - waits(5) == Counter(cpu=latents + scores + survivors)

@@ -51,10 +51,14 @@ class Steadiness:
         return -100 * change.sum(dim=1) / max(1, change.shape[1])
 
 
+def toy_rows() -> Tensor:
+    """A prompt."""
+    return torch.randn(1, 4, SHAPE.text_dim, generator=torch.Generator().manual_seed(2))
+
+
 def toy_tools(short: object = None, long: object = None) -> Tools:
     model = toy_model()
-    text = torch.randn(1, 4, SHAPE.text_dim, generator=torch.Generator().manual_seed(2))
-    return Tools(model, model.encode_text(text), Critic(toy_decoder(), short, long))
+    return Tools(model, model.encode_text(toy_rows()), Critic(toy_decoder(), short, long))
 
 
 def search_tools() -> Tools:
