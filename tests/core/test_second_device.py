@@ -65,7 +65,8 @@ def searched(
     critic = replace(tools.critic, decoder=decoder, short=short, long=long, prompt="a red circle")
     device = SecondDevice()
     with torch.inference_mode(), device:
-        config = search_config(latent_frames=12)
+        strict = Search(2, 2, span_chunks=3, strict=True)  # a reward that fails is not left out
+        config = search_config(latent_frames=12, search=strict)
         return generate(replace(tools, critic=critic), config, LATENT_HW, emit), device
 
 
