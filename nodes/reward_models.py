@@ -101,7 +101,7 @@ def _load(
     known = known_reward(reward_id)
     try:
         folder = TINY_FOLDER / "clip_tiny" if model == TINY_CLIP else host.find(model, known.source)
-        return io.NodeOutput(host.HostedReward(build(folder), device))
+        return io.NodeOutput(host.hosted(build(folder), device))
     except (FileNotFoundError, ValueError, ImportError) as error:
         raise ValueError(f"{known.name}: {error}") from error
 

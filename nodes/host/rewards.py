@@ -8,7 +8,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ...stream_t1_core.rewards.base import Clips, Needs, Reward
+from ...stream_t1_core.rewards.base import Clips, Footage, Needs, Reward
 
 FOLDER = "stream_t1"  # below ComfyUI's models folder; also a key for extra_model_paths.yaml
 DEVICES = ("default", "cpu")
@@ -40,9 +40,25 @@ class HostedReward:
         return self.reward.needs
 
     def __call__(self, clips: Clips) -> Tensor:
+        self._load()
+        return self.reward(clips)
+
+    def _load(self) -> None:
         # in full: a part left behind would leave buffers on the other device
         management.load_models_gpu([self.patcher], force_full_load=True)
-        return self.reward(clips)
+
+
+class HostedFootageReward(HostedReward):
+    """One that measures each frame once."""
+
+    def of_footage(self, footage: Footage) -> Tensor:
+        self._load()
+        return self.reward.of_footage(footage)
+
+
+def hosted(reward: Reward, device: str) -> HostedReward:
+    kind = HostedFootageReward if hasattr(reward, "of_footage") else HostedReward
+    return kind(reward, device)
 
 
 def dtype_of(precision: str, device: str) -> torch.dtype:

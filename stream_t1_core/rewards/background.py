@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .base import Clips, Needs
+from .base import Clips, Footage, Needs
 from .clip import CLIP_B, embed_pictures, image_tower
 from .dino import likeness
 from .vision import encode_frames, vbench_pixels
@@ -40,11 +40,18 @@ class BackgroundConsistency:
     def needs(self) -> Needs:
         return Needs(pixels=self.size**2, scale=(0.0, 1.0))
 
-    @torch.inference_mode()
     def __call__(self, clips: Clips) -> Tensor:
-        if clips.frames.shape[1] < 2:
+        return self.of_footage(Footage.of(clips))
+
+    @torch.inference_mode()
+    def of_footage(self, footage: Footage) -> Tensor:
+        marks = footage.marks(self._marks)
+        if marks.shape[1] < 2:
             raise ValueError(f"{self.name} compares frames, the clip has one: use longer chunks")
-        return likeness(encode_frames(clips.frames, self._embed, self.module))
+        return likeness(marks)
+
+    def _marks(self, frames: Tensor) -> Tensor:
+        return encode_frames(frames[None], self._embed, self.module)[0]
 
     def _embed(self, frames: Tensor) -> Tensor:
         """[n, H, W, 3] -> unit vectors [n, D]."""

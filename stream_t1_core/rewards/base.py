@@ -47,32 +47,32 @@ class Reward(Protocol):
     def __call__(self, clips: Clips) -> Tensor: ...
 
 
-# Frames [T, H, W, 3] -> a number, or n of them, for each next two: [T - 1] or [T - 1, n]
+# Frames [T, H, W, 3] -> n numbers for each, [T, n]; and for each next two: [T - 1] or [T - 1, n]
+Marks = Callable[[Tensor], Tensor]
 Pairs = Callable[[Tensor], Tensor]
 
 
-class PairReward(Reward, Protocol):
-    """A reward that follows from the mean of numbers, one for every two neighbouring frames.
+class FootageReward(Reward, Protocol):
+    """A reward that follows from what it measures of single frames, or of every two neighbours.
 
-    A search asks it in this way, so that two frames are measured once, not in every clip that they
-    are in, and once for all rewards with the same ``pairs``.
+    A search asks it in this way, so that a frame is measured once, not in every clip that it is in,
+    and once for all rewards that measure the same. ``__call__`` is this of ``Footage.of(clips)``.
     """
 
-    pairs: Pairs
-
-    def of_mean(self, mean: Tensor, fps: float) -> Tensor:
-        """The reward [B] of clips whose numbers have these means, [B] or [B, n]."""
+    def of_footage(self, footage: "Footage") -> Tensor:
+        """The reward [B] of clips."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """Frames of one chunk, and the numbers of neighbours in it and at the cut before it.
+    """Frames of one chunk, and what was measured of them, in it and at the cut before it.
 
     The piece before it is the same in every clip that it is in.
     """
 
     frames: Tensor = field(repr=False)  # [T, H, W, 3]
+    marks: dict[Marks, Tensor] = field(default_factory=dict, init=False, repr=False)  # [T, n]
     within: dict[Pairs, Tensor] = field(default_factory=dict, init=False, repr=False)  # [T - 1]
     at_cut: dict[Pairs, Tensor] = field(default_factory=dict, init=False, repr=False)  # [1]
 
@@ -81,8 +81,9 @@ class Piece:
         if self.frames.is_cpu:
             return self
         kept = Piece(self.frames.cpu())
-        for numbers, measured in ((kept.within, self.within), (kept.at_cut, self.at_cut)):
-            numbers.update({pairs: values.cpu() for pairs, values in measured.items()})
+        for name in ("marks", "within", "at_cut"):
+            measured = getattr(self, name)
+            getattr(kept, name).update({how: values.cpu() for how, values in measured.items()})
         return kept
 
 
@@ -99,13 +100,37 @@ class Footage:
     prompt: str
     fps: float
 
+    @classmethod
+    def of(cls, clips: Clips) -> "Footage":
+        """Whole clips, each of one piece."""
+        pieces = [[Piece(frames)] for frames in clips.frames]
+        return cls(pieces, [*clips.first], clips.prompt, clips.fps)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pieces[0][-1].frames.device
+
     def clips(self, needs: Needs) -> Clips:
         """What a reward with these needs looks at."""
         total = sum(len(piece.frames) for piece in self.pieces[0])
         indices = sampled_frames(total, self.fps, needs.fps) if needs.fps else range(total)
-        device, picked = self.pieces[0][-1].frames.device, {}
+        device, picked = self.device, {}
         frames = torch.stack([_picked(pieces, indices, device, picked) for pieces in self.pieces])
         return Clips(frames, _stacked(self.firsts, device), self.prompt, self.fps)
+
+    def marks(self, measure: Marks) -> Tensor:
+        """Of all frames of each clip: [B, T, n]."""
+        for piece in {id(piece): piece for pieces in self.pieces for piece in pieces}.values():
+            if measure not in piece.marks:
+                piece.marks[measure] = measure(piece.frames)
+        found = [[piece.marks[measure].to(self.device) for piece in ps] for ps in self.pieces]
+        return torch.stack([torch.cat(marks) for marks in found])
+
+    def first_marks(self, measure: Marks) -> Tensor:
+        """Of the first chunk of each clip's video: [B, T0, n]."""
+        distinct = {id(first): first for first in self.firsts}
+        found = {key: measure(first).to(self.device) for key, first in distinct.items()}
+        return torch.stack([found[id(first)] for first in self.firsts])
 
     def mean_of_pairs(self, pairs: Pairs) -> Tensor:
         """[B, ...]: of all neighbouring frames of each clip; 0 for a clip of one frame."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Clips, Needs
+from .base import Clips, Footage, Needs
 from .vision import dtype_of, encode_frames, normalise, shorter_side_to, to_bytes
 from .vit import VisionTransformer, VitShape
 from .weights import HUB_WEIGHTS, fill, find_file, read_json, read_weights, require
@@ -82,11 +82,18 @@ class SubjectConsistency:
     def needs(self) -> Needs:
         return Needs(pixels=self.module.shape.size**2, scale=(0.0, 1.0))
 
-    @torch.inference_mode()
     def __call__(self, clips: Clips) -> Tensor:
-        if clips.frames.shape[1] < 2:
+        return self.of_footage(Footage.of(clips))
+
+    @torch.inference_mode()
+    def of_footage(self, footage: Footage) -> Tensor:
+        marks = footage.marks(self._marks)
+        if marks.shape[1] < 2:
             raise ValueError(f"{self.name} compares frames, the clip has one: use longer chunks")
-        return likeness(encode_frames(clips.frames, self._embed, self.module))
+        return likeness(marks)
+
+    def _marks(self, frames: Tensor) -> Tensor:
+        return encode_frames(frames[None], self._embed, self.module)[0]
 
     def _embed(self, frames: Tensor) -> Tensor:
         """[n, H, W, 3] -> summary tokens [n, width]."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Clips
+from .base import Clips, Footage
 from .flow import grey, shrink
 
 
@@ -23,10 +23,11 @@ class ColourDrift:
     name: str = "colour_drift"
 
     def __call__(self, clips: Clips) -> Tensor:
-        distances = [
-            (_statistics(clip) - _statistics(first).mean(dim=0)).abs().mean()
-            for clip, first in zip(clips.frames, clips.first, strict=True)
-        ]
+        return self.of_footage(Footage.of(clips))
+
+    def of_footage(self, footage: Footage) -> Tensor:
+        pairs = zip(footage.marks(_statistics), footage.first_marks(_statistics), strict=True)
+        distances = [(clip - first.mean(dim=0)).abs().mean() for clip, first in pairs]
         return -100 * torch.stack(distances)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Clips
+from .base import Clips, Footage
 from .flow import shrink
 from .vision import to_bytes
 
@@ -30,7 +30,10 @@ class Flicker:
     name: str = "flicker"
 
     def __call__(self, clips: Clips) -> Tensor:
-        return torch.stack([_steadiness(clip) for clip in clips.frames])
+        return self.of_footage(Footage.of(clips))
+
+    def of_footage(self, footage: Footage) -> Tensor:
+        return torch.stack([_steadiness(clip) for clip in footage.marks(_cells)])
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,15 @@ def _change(clip: Tensor) -> Tensor:
     ).mean()
 
 
-def _steadiness(clip: Tensor) -> Tensor:
-    """[T, H, W, 3] -> scalar."""
-    cells = torch.stack([_cells(frame) for frame in clip])  # [T, 3, CELLS, CELLS]
-    if len(clip) < 3:
+def _steadiness(cells: Tensor) -> Tensor:
+    """[T, n] -> scalar."""
+    if len(cells) < 3:
         return 0 * cells.mean()  # a broken frame stays visible as NaN
     jump = cells[1:-1] - (cells[:-2] + cells[2:]) / 2
     return -100 * jump.abs().mean()
 
 
-def _cells(frame: Tensor) -> Tensor:
-    """[H, W, 3] -> [3, CELLS, CELLS]."""
-    return F.adaptive_avg_pool2d(shrink(frame[None])[0], CELLS)
+def _cells(clip: Tensor) -> Tensor:
+    """[T, H, W, 3] -> [T, 3 * CELLS * CELLS], frame by frame to keep memory small."""
+    pooled = [F.adaptive_avg_pool2d(shrink(frame[None])[0], CELLS) for frame in clip]
+    return torch.stack(pooled).flatten(1)

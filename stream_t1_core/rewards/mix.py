@@ -106,8 +106,8 @@ def name_of(reward: Reward) -> str:
 
 
 def _answer(reward: Reward, footage: Footage) -> Tensor:
-    if hasattr(reward, "pairs"):  # a PairReward
-        return reward.of_mean(footage.mean_of_pairs(reward.pairs), footage.fps)
+    if hasattr(reward, "of_footage"):  # a FootageReward
+        return reward.of_footage(footage)
     return reward(footage.clips(needs_of(reward)))
 
 

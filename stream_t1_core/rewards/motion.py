@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Clips, Footage, PairReward, Piece
+from .base import Clips, Footage
 from .flow import flow, grey, inside, shrink, warp
 
 SLICE_FRAMES = 16  # frames looked at together: bounds the memory of long clips
@@ -44,13 +44,12 @@ class TemporalConsistency:
     """
 
     name: str = "temporal_consistency"
-    pairs = staticmethod(error_and_speed)
 
     def __call__(self, clips: Clips) -> Tensor:
-        return _over_clips(self, clips)
+        return self.of_footage(Footage.of(clips))
 
-    def of_mean(self, mean: Tensor, fps: float) -> Tensor:
-        return -mean[:, 0]
+    def of_footage(self, footage: Footage) -> Tensor:
+        return -footage.mean_of_pairs(error_and_speed)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,6 @@ class MotionAmount:
 
     target: float = 5.0
     name: str = "motion_amount"
-    pairs = staticmethod(error_and_speed)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.target) and self.target > 0):
@@ -75,16 +73,11 @@ class MotionAmount:
             )
 
     def __call__(self, clips: Clips) -> Tensor:
-        return _over_clips(self, clips)
+        return self.of_footage(Footage.of(clips))
 
-    def of_mean(self, mean: Tensor, fps: float) -> Tensor:
-        return (mean[:, 1] * fps).clamp(max=self.target)
-
-
-def _over_clips(reward: PairReward, clips: Clips) -> Tensor:
-    pieces = [[Piece(frames)] for frames in clips.frames]
-    footage = Footage(pieces, [*clips.first], clips.prompt, clips.fps)
-    return reward.of_mean(footage.mean_of_pairs(reward.pairs), clips.fps)
+    def of_footage(self, footage: Footage) -> Tensor:
+        speed = footage.mean_of_pairs(error_and_speed)[:, 1]
+        return (speed * footage.fps).clamp(max=self.target)
 
 
 def _measured(now: Tensor, after: Tensor) -> Tensor:

@@ -346,13 +346,12 @@ def test_neighbours_are_measured_once_however_many_clips_they_are_in() -> None:
     class Change:
         name: str = "change"
 
-        @staticmethod
-        def pairs(frames: Tensor) -> Tensor:
-            asked.append(len(frames) - 1)
-            return frames.diff(dim=0).abs().mean(dim=(1, 2, 3))
+        def of_footage(self, footage: Footage) -> Tensor:
+            return footage.mean_of_pairs(change)
 
-        def of_mean(self, mean: Tensor, fps: float) -> Tensor:
-            return mean
+    def change(frames: Tensor) -> Tensor:
+        asked.append(len(frames) - 1)
+        return frames.diff(dim=0).abs().mean(dim=(1, 2, 3))
 
     first, then, other = (Piece(drawn(range(left, left + 12))) for left in (0, 12, 20))
     spans = [[first], [first, then], [first, other], [then]]
@@ -362,3 +361,29 @@ def test_neighbours_are_measured_once_however_many_clips_they_are_in() -> None:
         frames = torch.cat([piece.frames for piece in span])
         expected = frames.diff(dim=0).abs().mean(dim=(1, 2, 3)).mean()
         assert parts["change"].values.item() == pytest.approx(expected.item())
+
+
+def test_frames_are_measured_once_however_many_clips_they_are_in() -> None:
+    asked: list[int] = []
+
+    @dataclass(frozen=True)
+    class Drift:
+        name: str = "drift"
+
+        def of_footage(self, footage: Footage) -> Tensor:
+            now, first = footage.marks(brightness), footage.first_marks(brightness)
+            return now.mean(dim=(1, 2)) - first.mean(dim=(1, 2))
+
+    def brightness(frames: Tensor) -> Tensor:
+        asked.append(len(frames))
+        return frames.mean(dim=(1, 2))
+
+    first, then, other = (Piece(drawn(range(left, left + 12))) for left in (0, 12, 20))
+    footage = Footage([[first, then], [first, other]], [first.frames] * 2, "", 16.0)
+    (part,) = judge(Drift(), footage).values()
+    assert asked == [12, 12, 12, 12]  # three pieces, and the videos' first chunk
+    for value, last in zip(part.values, (then, other), strict=True):
+        expected = torch.cat([first.frames, last.frames]).mean() - first.frames.mean()
+        assert value.item() == pytest.approx(expected.item(), abs=1e-6)
+    judge(Drift(), Footage([[first, then]], [first.frames], "", 16.0))
+    assert asked == [12] * 5

@@ -14,7 +14,7 @@ TINY_CLIP = Path(__file__).parents[3] / "tiny_model" / "clip_tiny"
 def check_the_host_loads_a_rewards_weights_when_it_is_asked(pack: Pack) -> None:
     host, clip = pack.module("nodes.host.rewards"), pack.module("stream_t1_core.rewards.clip")
     base = pack.module("stream_t1_core.rewards.base")
-    hosted = host.HostedReward(clip.ClipScore.from_folder(TINY_CLIP), "default")
+    hosted = host.hosted(clip.ClipScore.from_folder(TINY_CLIP), "default")
     frames = torch.rand(3, 5, 64, 64, 3)
     clips = base.Clips(frames, frames, "a red circle", 16.0)
     comfy.model_management.unload_all_models()
@@ -24,6 +24,22 @@ def check_the_host_loads_a_rewards_weights_when_it_is_asked(pack: Pack) -> None:
     assert hosted.needs.prompt and not hosted.needs.video
     weights = sum(p.nbytes for p in hosted.reward.module.parameters())
     assert hosted.patcher.model_size() >= weights
+
+
+def check_a_frame_that_was_measured_is_not_measured_again(pack: Pack) -> None:
+    host, base = pack.module("nodes.host.rewards"), pack.module("stream_t1_core.rewards.base")
+    background = pack.module("stream_t1_core.rewards.background")
+    reward = background.BackgroundConsistency.from_folder(TINY_CLIP)
+    seen = []
+    projection = reward.module.visual_projection
+    projection.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    hosted = host.hosted(reward, "default")
+    first, then = (base.Piece(torch.rand(4, 64, 64, 3)) for _ in range(2))
+    hosted.of_footage(base.Footage([[first]], [first.frames], "", 16.0))
+    score = hosted.of_footage(base.Footage([[first, then]], [first.frames], "", 16.0))
+    assert seen == [4, 4]
+    whole = torch.cat([first.frames, then.frames])[None]
+    assert torch.allclose(score, reward(base.Clips(whole, whole, "", 16.0)), atol=1e-6)
 
 
 def check_extra_model_paths_are_looked_at_too(pack: Pack, tmp_path: Path) -> None:
