@@ -71,6 +71,18 @@ def verdict(name: str, row: Mapping[str, Difference]) -> str:
     return f"{name}: {'; '.join(f'{way} in {_listed(keys)}' for way, keys in ways.items() if keys)}"
 
 
+def told_apart(table: str, rows: Mapping[str, Mapping[str, Difference]], key: str) -> str:
+    """Which rows of a table of differences are better or worse in one column, and clear of 0."""
+    better = COLUMNS[known(key)].better == MORE
+    clear = {name: (row[key].mean > 0) == better for name, row in rows.items() if row[key].clear}
+    ways = {
+        way: [name for name, is_better in clear.items() if is_better == (way == "better")]
+        for way in ("better", "worse")
+    }
+    told = "; ".join(f"{way} by {_listed(names)}" for way, names in ways.items() if names)
+    return f"{key}, {table}: {told or 'nothing is clear of 0'}"
+
+
 def _brackets(result: Result) -> str:
     """How sure a mean is."""
     told = (

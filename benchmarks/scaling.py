@@ -14,7 +14,7 @@ from stream_t1_core.config import Memory, NoisePropagation, Refine, Search
 from .columns import head
 from .compare import Comparison, command_line, compare, less
 from .measured import Job, Row
-from .page import Result
+from .page import Result, told_apart
 from .plots import curves, ladder, panels
 from .system import System, measure
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FRAMES = 61  # latent
+TOLD = ("every second right", "PSNR (dB)", "SSIM", "long reward")
 DEFAULT = "2 x 2"
 BASE = System(Search(2, 2, standardise=True), NoisePropagation(), Memory())
 SIZES = {
@@ -52,6 +53,12 @@ def measure_one(job: Job) -> Row:
     return measure(SYSTEMS[job[0]], job[1], FRAMES)
 
 
+def remarks(result: Result) -> list[str]:
+    """What is better or worse than the default, column by column."""
+    table = f"less {DEFAULT}"
+    return [told_apart(table, result["differences"][table], key) for key in TOLD]
+
+
 def plot(result: Result) -> "Figure":
     """Above, quality over denoiser calls: a line for each number of beams, one for refining passes.
     Below, what each setting has more than the default."""
@@ -79,6 +86,7 @@ COMPARISON = Comparison(
     config=BASE.config(FRAMES, seed=0),
     differences=less(DEFAULT, SYSTEMS),
     plot=plot,
+    remarks=remarks,
 )
 
 if __name__ == "__main__":

@@ -101,6 +101,26 @@ def test_a_verdict_knows_which_way_is_better() -> None:
     )
 
 
+def test_rows_are_told_apart_where_they_are_clear_of_zero() -> None:
+    clear, lower, unclear = (
+        Difference(1.0, 0.5, 1.5),
+        Difference(-1.0, -2.0, -0.5),
+        Difference(1, -1, 2),
+    )
+    found = {
+        "a": {"SSIM": clear},
+        "b": {"SSIM": lower},
+        "c": {"SSIM": unclear},
+        "d": {"SSIM": clear},
+    }
+    said = page.told_apart("less x", found, "SSIM")
+    assert said == "SSIM, less x: better by a and d; worse by b"
+    said = page.told_apart("less x", {"c": {"SSIM": unclear}}, "SSIM")
+    assert said == "SSIM, less x: nothing is clear of 0"
+    flicker = {"a": {"flicker (grey levels)": clear}}
+    assert page.told_apart("less x", flicker, "flicker (grey levels)").endswith("worse by a")
+
+
 def test_systems_make_their_page_of_rows_that_are_done(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
