@@ -19,9 +19,9 @@ class HostDecoder:
     """Streaming decoder over the host VAE's own layers, loaded again where a reward took its place.
 
     The full VAE or a tiny one of the TAEHV layout. The host makes room for decoding one candidate,
-    if need be by moving the model off the device. Frames, and what is remembered between chunks,
-    lie where keys and values do, ``place``. Raises ``ValueError``, which names the ``socket``, for
-    another family.
+    if need be by moving the model off the device. What is remembered between chunks lies where keys
+    and values do, ``place``; so do frames on a CUDA device. Raises ``ValueError``, which names the
+    ``socket``, for another family.
     """
 
     def __init__(self, vae: VAE, socket: str = "vae") -> None:
@@ -46,8 +46,8 @@ class HostDecoder:
         comfy.model_management.load_models_gpu([self.vae.patcher], memory_required=needed)
         device = self.decoder.device
         frames, after = self.decoder.decode(latents, state and state.to(device))
-        if self.place is not KVPlace.DEVICE:  # there is no room for them
-            frames = frames.cpu()
+        if self.place is not KVPlace.DEVICE or device.type != "cuda":
+            frames = frames.cpu()  # no room; or, as on MPS, not all that rewards do is there
         return frames, after.moved(lambda tensor: self.place.store(tensor, device))
 
 
