@@ -59,6 +59,14 @@ SEARCHED = {
     "candidates apart (%)": Column(
         "", "diversity: mean difference of a chunk's candidates, pixel by pixel"
     ),
+    "first branch's score (SD)": Column(
+        "",
+        "how far the first candidate of a beam, which has its parent's noise unless that is fresh, "
+        "is above the mean of its siblings, in their standard deviations",
+    ),
+    "first branch best (%)": Column(
+        "", "of chunks in which it is the best of its siblings; of four that are alike, 25"
+    ),
     "latent moved (%)": Column(
         "", "root mean square change of the clean latent, of the latent's own deviation"
     ),

@@ -5,9 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import page, rows, systems
 from benchmarks.measured import Difference, Mean, differences, interval, means
+from benchmarks.noise_again import Inherited
+from stream_t1_core import noise
+from stream_t1_core.events import CandidateReport, ChunkDone
 
 ROW = {
     "ms per frame": 40.0,
@@ -119,6 +123,24 @@ def test_rows_are_told_apart_where_they_are_clear_of_zero() -> None:
     assert said == "SSIM, less x: nothing is clear of 0"
     flicker = {"a": {"flicker (grey levels)": clear}}
     assert page.told_apart("less x", flicker, "flicker (grey levels)").endswith("worse by a")
+
+
+def test_noise_is_handed_down_by_rank() -> None:
+    """Two beams of four branches each: the first has its parent's noise, the others a mix."""
+
+    def report(rank: int | None) -> CandidateReport:
+        values = dict.fromkeys(("short", "long", "fused", "route"))
+        return CandidateReport(0, 0, parts={}, standard=None, rank=rank, failure=None, **values)
+
+    inherited = Inherited(beta=0.6)
+    shape = (16, 3, 4, 4)
+    tried = [inherited.draw(seed, 4, shape) for seed in range(8)]
+    kept = {5: 0, 2: 1}  # the sixth candidate is the best, the third the second best
+    reports = tuple(report(kept.get(i)) for i in range(8))
+    inherited.told(ChunkDone(0, reports, (), {}, 0))
+    again = [inherited.draw(seed, 4, shape) for seed in range(10, 18)]
+    assert torch.equal(again[0], tried[5]) and torch.equal(again[4], tried[2])
+    assert torch.allclose(again[6], 0.6 * tried[2] + 0.8 * noise.draw(16, 4, shape))
 
 
 def test_systems_make_their_page_of_rows_that_are_done(
