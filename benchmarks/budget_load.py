@@ -145,7 +145,7 @@ def _by_chunk(runs: Sequence[Curves]) -> Curves:
 
 
 def main() -> None:
-    options = command_line(__doc__, clips=16).parse_args()
+    options = command_line(__doc__, clips=16, adds=False).parse_args()
     clips = range(FIRST_CLIP, FIRST_CLIP + options.clips)
     names = [way + load for way in WAYS for load in ("", FREE)]
     jobs = [(name, clip) for clip in clips for name in names]

@@ -61,8 +61,8 @@ SEARCHED = {
     ),
     "first branch's score (SD)": Column(
         "",
-        "how far the first candidate of a beam, which has its parent's noise unless that is fresh, "
-        "is above the mean of its siblings, in their standard deviations",
+        "how far the first candidate of a beam, to which its parent's noise is passed on unless "
+        "all is fresh, is above the mean of its siblings, in their standard deviations",
     ),
     "first branch best (%)": Column(
         "", "of chunks in which it is the best of its siblings; of four that are alike, 25"

@@ -15,7 +15,7 @@ from stream_t1_core.config import StreamConfig
 
 from .measured import Job, Row, differences, means
 from .page import Result, publish
-from .rows import made_rows
+from .rows import digest, made_rows, this_machine
 from .tiny_runs import FIRST_CLIP
 
 if TYPE_CHECKING:
@@ -52,18 +52,19 @@ def settings(config: StreamConfig) -> dict[str, dict[str, Any] | None]:
     return {name: unit and asdict(unit) for name, unit in units.items()}
 
 
-def command_line(about: str, clips: int) -> argparse.ArgumentParser:
-    """``clips``: captions, unless told otherwise."""
+def command_line(about: str, clips: int, adds: bool = True) -> argparse.ArgumentParser:
+    """``clips``: captions, unless told otherwise; ``adds``: it publishes rows, and may add some."""
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", type=int, default=clips, help=f"captions (default: {clips})")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at a time")
-    parser.add_argument(
-        "--add",
-        action="store_true",
-        help="keep the rows in results/rows, whatever version of the code made them",
-    )
+    if adds:
+        parser.add_argument(
+            "--add",
+            action="store_true",
+            help="keep the rows in results/rows, whatever version of the code made them",
+        )
     return parser
 
 
@@ -76,7 +77,6 @@ def compare(comparison: Comparison, options: argparse.Namespace) -> None:
         "clips": options.clips,
         "first_clip": FIRST_CLIP,
         "latent_frames": comparison.config.latent_frames,
-        "rows_made_by": Counter(f"{one.machine}, code {one.code}" for one in made.values()),
         "settings": settings(comparison.config),
         "means": {comparison.way: {name: means(of) for name, of in by_name.items()}},
         "differences": {
@@ -84,6 +84,9 @@ def compare(comparison: Comparison, options: argparse.Namespace) -> None:
             for table, pairs in comparison.differences.items()
         },
     }
+    makers = Counter((one.machine, one.code) for one in made.values())
+    if makers.keys() != {(this_machine(), digest())}:
+        result["rows_made_by"] = {f"{on}, code {code}": n for (on, code), n in makers.items()}
     if comparison.remarks:
         result["remarks"] = comparison.remarks(result)
     publish(comparison.name, comparison.about, result, comparison.plot)

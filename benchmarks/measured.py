@@ -70,7 +70,7 @@ def interval(values: Sequence[float]) -> Mean:
 
 
 def means(of: Sequence[Row]) -> dict[str, Mean]:
-    return {key: interval([row[key] for row in of]) for key in of[0]}
+    return {key: interval([row[key] for row in of]) for key in in_all(of)}
 
 
 def differences(more: Sequence[Row], less: Sequence[Row]) -> dict[str, Difference]:
@@ -78,9 +78,13 @@ def differences(more: Sequence[Row], less: Sequence[Row]) -> dict[str, Differenc
     pairs = list(zip(more, less, strict=True))
     return {
         key: Difference(**vars(interval([a[key] - b[key] for a, b in pairs])))
-        for key in more[0]
-        if key in less[0]
+        for key in in_all([*more, *less])
     }
+
+
+def in_all(of: Sequence[Row]) -> list[str]:
+    """Columns that every row has: other versions of the code may have made others."""
+    return [key for key in of[0] if all(key in row for row in of)]
 
 
 def markdown(table: Mapping[str, Mapping[str, Mean]], corner: str, columns: Sequence[str]) -> str:

@@ -54,6 +54,7 @@ class Inherited:
         return mine
 
     def told(self, done: ChunkDone) -> None:
+        assert len(self.drawn) == len(done.candidates), "who drew what is known by the order"
         ranks = {c.rank: i for i, c in enumerate(done.candidates) if c.rank is not None}
         self.parents, self.drawn = [self.drawn[ranks[rank]] for rank in sorted(ranks)], []
 
@@ -87,9 +88,11 @@ def measure(job: Job) -> Row:
 
 
 def siblings(chunk: ChunkDone) -> Iterator[list[CandidateReport]]:
-    """Candidates of each beam, its first branch first."""
+    """Candidates of each beam, its first branch first; of those that all have a score."""
     for parent in {c.parent for c in chunk.candidates}:
-        yield [c for c in chunk.candidates if c.parent == parent]
+        family = [c for c in chunk.candidates if c.parent == parent]
+        if all(c.fused is not None for c in family):
+            yield family
 
 
 def first_above(family: list[CandidateReport]) -> float | None:

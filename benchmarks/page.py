@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Table = Mapping[str, Mapping[str, Mean]]
 Result = Mapping[str, Any]
+WAYS = ("better", "worse", "not clear of 0")
 FEW = 12  # clips, below which percentile intervals hold the truth clearly less often than they say
 MOST_ACROSS = 6  # columns; a table of one row and more of them goes downwards
 
@@ -41,13 +42,15 @@ def opening(about: str, result: Result) -> str:
     said = [
         f"{clips} clip{'s' * (clips > 1)} of {4 * frames - 3} frames; captions and seeds "
         f"{first} to {first + clips - 1}, which training never saw.",
-        f"Measured on {result['machine']}, {result['cpu_count']} cores, "
-        f"Python {result['python']}, torch {result['torch']}.",
     ]
-    made_by = result.get("rows_made_by", {})
-    if len(made_by) > 1:
-        told = "; ".join(f"{rows} on {what}" for what, rows in made_by.items())
-        said.append(f"Rows are of several versions of the code, or machines: {told}.")
+    if made_by := result.get("rows_made_by"):  # by other code or another machine than this page
+        told = "; ".join(f"{rows} rows on {maker}" for maker, rows in made_by.items())
+        said.append(f"Measured: {told} (a hash of all code and weights).")
+    else:
+        said.append(
+            f"Measured on {result['machine']}, {result['cpu_count']} cores, "
+            f"Python {result['python']}, torch {result['torch']}."
+        )
     if "settings" in result:
         units = "; ".join(f"{unit}: {_said(of)}" for unit, of in result["settings"].items())
         said.append(f"Settings, where a name does not say otherwise: {units}.")
@@ -62,25 +65,25 @@ def headed(about: str) -> str:
 
 def verdict(name: str, row: Mapping[str, Difference]) -> str:
     """Which of a row's differences are clear of 0, and which way."""
-    ways: dict[str, list[str]] = {"better": [], "worse": [], "not clear of 0": []}
-    for key, cell in row.items():
-        way = COLUMNS[known(key)].better if known(key) else ""
-        if way:
-            better = (cell.mean > 0) == (way == MORE)
-            ways[("better" if better else "worse") if cell.clear else "not clear of 0"].append(key)
-    return f"{name}: {'; '.join(f'{way} in {_listed(keys)}' for way, keys in ways.items() if keys)}"
+    found = {key: _way(key, cell) for key, cell in row.items()}
+    told = [(way, [key for key, of in found.items() if of == way]) for way in WAYS]
+    return f"{name}: {'; '.join(f'{way} in {_listed(keys)}' for way, keys in told if keys)}"
 
 
 def told_apart(table: str, rows: Mapping[str, Mapping[str, Difference]], key: str) -> str:
     """Which rows of a table of differences are better or worse in one column, and clear of 0."""
-    better = COLUMNS[known(key)].better == MORE
-    clear = {name: (row[key].mean > 0) == better for name, row in rows.items() if row[key].clear}
-    ways = {
-        way: [name for name, is_better in clear.items() if is_better == (way == "better")]
-        for way in ("better", "worse")
-    }
-    told = "; ".join(f"{way} by {_listed(names)}" for way, names in ways.items() if names)
-    return f"{key}, {table}: {told or 'nothing is clear of 0'}"
+    found = {name: _way(key, row[key]) for name, row in rows.items()}
+    told = [(way, [name for name, of in found.items() if of == way]) for way in WAYS[:2]]
+    words = "; ".join(f"{way} by {_listed(names)}" for way, names in told if names)
+    return f"{key}, {table}: {words or 'nothing is clear of 0'}"
+
+
+def _way(key: str, cell: Difference) -> str | None:
+    """Which way a difference goes; None in a column that has no better."""
+    better = COLUMNS[known(key)].better if known(key) else ""
+    if not better or not cell.clear:
+        return WAYS[2] if better else None
+    return WAYS[0] if (cell.mean > 0) == (better == MORE) else WAYS[1]
 
 
 def _brackets(result: Result) -> str:

@@ -9,6 +9,7 @@ nothing of what a row says.
 
 import csv
 import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -73,27 +74,26 @@ def made_rows(
     processes: int | None = None,
     add: bool = False,
 ) -> dict[Job, Made]:
-    """The row of every job, and publishes them. ``add``: published rows are not made again."""
+    """The row of every job, and publishes them. ``add``: published rows are kept as they are."""
     published = read_published(name) if add else {}
     left = [job for job in jobs if job not in published]
-    code, machine = digest(), cpu_name()
     found = rows(name, measure, left, processes) if left else {}
-    made = {job: Made(row, code, machine) for job, row in found.items()}
-    made = {job: published.get(job) or made[job] for job in jobs}
+    made = published | {job: Made(row, digest(), this_machine()) for job, row in found.items()}
     publish_rows(name, made)
-    return made
+    return {job: made[job] for job in jobs}
 
 
 def publish_rows(name: str, made: Mapping[Job, Made]) -> None:
     """Numbers with six figures."""
-    PUBLISHED.mkdir(parents=True, exist_ok=True)
     keys = dict.fromkeys(key for one in made.values() for key in one.row)
-    with (PUBLISHED / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file, lineterminator="\n")
-        lines.writerow([*FIRST_COLUMNS, *keys])
-        for (way, clip), one in made.items():
-            values = [f"{one.row[key]:.6g}" if key in one.row else "" for key in keys]
-            lines.writerow([way, clip, one.code, one.machine, *values])
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow([*FIRST_COLUMNS, *keys])
+    for (way, clip), one in made.items():
+        values = [f"{one.row[key]:.6g}" if key in one.row else "" for key in keys]
+        lines.writerow([way, clip, one.code, one.machine, *values])
+    PUBLISHED.mkdir(parents=True, exist_ok=True)
+    (PUBLISHED / f"{name}.csv").write_text(text.getvalue(), encoding="utf-8")
 
 
 def read_published(name: str) -> dict[Job, Made]:
@@ -107,6 +107,10 @@ def read_published(name: str) -> dict[Job, Made]:
             row = {key: float(value) for key, value in line.items() if value}
             found[way, int(clip)] = Made(row, code, machine)
         return found
+
+
+def this_machine() -> str:
+    return f"{cpu_name()}, torch {torch.__version__}"
 
 
 def digest() -> str:

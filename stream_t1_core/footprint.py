@@ -71,8 +71,8 @@ def kv_bytes(
 
 
 def frames_bytes(config: StreamConfig, latent_hw: tuple[int, int]) -> int:
-    """Pixel frames of a chunk's candidates, float32: they stay there until they are pruned."""
-    frames = config.plan.candidates * config.frames_per_chunk * PIXEL_FRAMES
+    """Pixel frames of a chunk's candidates, float32, and once more as a reward looks at them."""
+    frames = 2 * config.plan.candidates * config.frames_per_chunk * PIXEL_FRAMES
     return 4 * 3 * frames * latent_hw[0] * latent_hw[1] * DOWNSCALE**2
 
 

@@ -82,6 +82,8 @@ def decode(
         before = None if config.isolated else some[0].parent.decoder_state
         before = before and before.repeat(len(some))
         frames, after = critic.decoder.decode(torch.stack([c.latent for c in some]), before)
+        if frames.is_cuda:  # so that the clock tells what decoding took
+            torch.cuda.synchronize(frames.device)
         after = None if config.isolated else after
         return [
             replace(c, piece=Piece(frames[i].clone()), decoder_state=after and after.row(i))

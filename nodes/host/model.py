@@ -126,7 +126,8 @@ def load(
     decode_bytes = max(v.memory_used_decode(one_frame, v.vae_dtype) for v in vaes.values())
     sizes = {"model": model.model_size()}
     sizes |= {name: v.patcher.model_size() for name, v in vaes.items()}
-    kept = kv_bytes, state_bytes, frames_bytes(config, latent_hw)
+    frames = frames_bytes(config, latent_hw) if model.load_device.type == "cuda" else 0
+    kept = kv_bytes, state_bytes, frames
     sizes |= zip(("keys and values", "decoder's memory", "candidates' frames"), kept, strict=True)
     sizes |= {"decoding": decode_bytes}
     sizes |= {f"reward {reward.name}": reward.patcher.model_size() for reward in rewards}

@@ -32,10 +32,12 @@ class ProgressEvents:
             self.done = event.done
             self.bar.update_absolute(self.done, self.total)
         elif isinstance(event, CandidatesMade):
-            self.last_frames = [None if f is None else f[-1].clone() for f in event.frames]
+            self.last_frames = [
+                None if f is None else f[-1].to("cpu", copy=True) for f in event.frames
+            ]
         elif isinstance(event, SurvivorsRefined):
             for index, frames in event.frames.items():
-                self.last_frames[index] = frames[-1].clone()
+                self.last_frames[index] = _last_of(frames)
         elif isinstance(event, ChunkDone):
             best = [c.rank for c in event.candidates].index(0)
             if self.last_frames[best] is not None:
@@ -45,7 +47,12 @@ class ProgressEvents:
             self.bar.update_absolute(self.total, self.total)
 
 
+def _last_of(frames: Tensor) -> Tensor:
+    """Off the device where the rest is, and in memory of its own."""
+    return frames[-1].to("cpu", copy=True)
+
+
 def _preview(frame: Tensor) -> tuple[str, Image.Image, int]:
     """Frame [H, W, 3] in 0..1 -> the host's preview triple, fitted into PREVIEW_PIXELS."""
-    image = Image.fromarray((frame * 255).round().byte().cpu().numpy())
+    image = Image.fromarray((frame * 255).round().byte().numpy())
     return ("JPEG", image, PREVIEW_PIXELS)

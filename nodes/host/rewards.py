@@ -8,7 +8,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ...stream_t1_core.rewards.base import Clips, Footage, Needs, Reward
+from ...stream_t1_core.rewards.base import Clips, Footage, FootageReward, Needs, Reward
 
 FOLDER = "stream_t1"  # below ComfyUI's models folder; also a key for extra_model_paths.yaml
 DEVICES = ("default", "cpu")
@@ -48,7 +48,7 @@ class HostedReward:
         management.load_models_gpu([self.patcher], force_full_load=True)
 
 
-class HostedFootageReward(HostedReward):
+class HostedFootageReward(FootageReward, HostedReward):
     """One that measures each frame once."""
 
     def of_footage(self, footage: Footage) -> Tensor:

@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .base import Clips, Footage, Needs
+from .base import Footage, FootageReward, Needs
 from .clip import CLIP_B, embed_pictures, image_tower
 from .dino import likeness
 from .vision import encode_frames, vbench_pixels
 
 
 @dataclass(frozen=True, eq=False)
-class BackgroundConsistency:
+class BackgroundConsistency(FootageReward):
     """Mean over later frames of (max(0, cos to the one before) + max(0, cos to the first)) / 2.
 
     Unit: cosine of CLIP's image embeddings; range 0..1, mostly above 0.9. Source: VBench's
@@ -39,9 +39,6 @@ class BackgroundConsistency:
     @property
     def needs(self) -> Needs:
         return Needs(pixels=self.size**2, scale=(0.0, 1.0))
-
-    def __call__(self, clips: Clips) -> Tensor:
-        return self.of_footage(Footage.of(clips))
 
     @torch.inference_mode()
     def of_footage(self, footage: Footage) -> Tensor:

@@ -29,8 +29,7 @@ class Clips:
     """What a reward may look at: one clip per candidate, all of the same length.
 
     A reward whose needs name an ``fps`` gets only the frames that ``sampled_frames`` picks. All lie
-    where the newest frames were decoded, which may be a GPU. ``first`` may be one clip expanded: do
-    not write to it.
+    on one device, which may be a GPU. ``first`` may be one clip expanded: do not write to it.
     """
 
     frames: Tensor = field(repr=False)  # [B, T, H, W, 3], 0..1
@@ -52,16 +51,19 @@ Marks = Callable[[Tensor], Tensor]
 Pairs = Callable[[Tensor], Tensor]
 
 
-class FootageReward(Reward, Protocol):
+class FootageReward:
     """A reward that follows from what it measures of single frames, or of every two neighbours.
 
-    A search asks it in this way, so that a frame is measured once, not in every clip that it is in,
-    and once for all rewards that measure the same. ``__call__`` is this of ``Footage.of(clips)``.
+    A search calls ``of_footage`` alone, so that a frame is measured once, not in every clip that it
+    is in, and once for all rewards that measure the same.
     """
 
     def of_footage(self, footage: "Footage") -> Tensor:
         """The reward [B] of clips."""
-        ...
+        raise NotImplementedError
+
+    def __call__(self, clips: Clips) -> Tensor:
+        return self.of_footage(Footage.of(clips))
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +93,7 @@ class Piece:
 class Footage:
     """Frames of a batch of candidates, put together only as far as a reward asks for them.
 
-    The newest piece of each lies where it was decoded; earlier ones may have been put away, and are
+    The newest piece of each may lie where it was decoded, and earlier ones be put away: they are
     brought there as far as they are asked for, once for all candidates that share them.
     """
 
@@ -108,13 +110,15 @@ class Footage:
 
     @property
     def device(self) -> torch.device:
+        """Where the newest frames are, and what earlier ones are measured on."""
         return self.pieces[0][-1].frames.device
 
     def clips(self, needs: Needs) -> Clips:
-        """What a reward with these needs looks at."""
+        """What a reward with these needs looks at; whole spans of chunks lie on the CPU."""
         total = sum(len(piece.frames) for piece in self.pieces[0])
         indices = sampled_frames(total, self.fps, needs.fps) if needs.fps else range(total)
-        device, picked = self.device, {}
+        few = needs.fps or len(self.pieces[0]) == 1
+        device, picked = self.device if few else torch.device("cpu"), {}
         frames = torch.stack([_picked(pieces, indices, device, picked) for pieces in self.pieces])
         return Clips(frames, _stacked(self.firsts, device), self.prompt, self.fps)
 
@@ -122,19 +126,21 @@ class Footage:
         """Of all frames of each clip: [B, T, n]."""
         for piece in {id(piece): piece for pieces in self.pieces for piece in pieces}.values():
             if measure not in piece.marks:
-                piece.marks[measure] = measure(piece.frames)
+                piece.marks[measure] = measure(piece.frames.to(self.device))
         found = [[piece.marks[measure].to(self.device) for piece in ps] for ps in self.pieces]
         return torch.stack([torch.cat(marks) for marks in found])
 
     def first_marks(self, measure: Marks) -> Tensor:
         """Of the first chunk of each clip's video: [B, T0, n]."""
         distinct = {id(first): first for first in self.firsts}
-        found = {key: measure(first).to(self.device) for key, first in distinct.items()}
+        found = {key: measure(first.to(self.device)) for key, first in distinct.items()}
         return torch.stack([found[id(first)] for first in self.firsts])
 
     def mean_of_pairs(self, pairs: Pairs) -> Tensor:
         """[B, ...]: of all neighbouring frames of each clip; 0 for a clip of one frame."""
-        return torch.stack([_mean(list(_numbers(pieces, pairs)), pieces) for pieces in self.pieces])
+        numbers = [[*_numbers(pieces, pairs, self.device)] for pieces in self.pieces]
+        newest = [pieces[-1].frames for pieces in self.pieces]
+        return torch.stack([_mean(*both) for both in zip(numbers, newest, strict=True)])
 
     def alone(self) -> "list[Footage]":
         """One footage for each candidate."""
@@ -169,24 +175,23 @@ def sampled_frames(
     return torch.linspace(0, total - 1, count).round().long().tolist()
 
 
-def _numbers(pieces: Sequence[Piece], pairs: Pairs) -> Iterator[Tensor]:
+def _numbers(pieces: Sequence[Piece], pairs: Pairs, device: torch.device) -> Iterator[Tensor]:
     """Of each cut and each piece, in their order; always measured in these parts."""
     before: Piece | None = None
     for piece in pieces:
         if before is not None:
             if pairs not in piece.at_cut:
-                last = before.frames[-1:].to(piece.frames.device)
-                piece.at_cut[pairs] = pairs(torch.cat([last, piece.frames[:1]]))
-            yield piece.at_cut[pairs]
+                cut = [before.frames[-1:].to(device), piece.frames[:1].to(device)]
+                piece.at_cut[pairs] = pairs(torch.cat(cut))
+            yield piece.at_cut[pairs].to(device)
         if pairs not in piece.within:
-            piece.within[pairs] = pairs(piece.frames)
-        yield piece.within[pairs]
+            piece.within[pairs] = pairs(piece.frames.to(device))
+        yield piece.within[pairs].to(device)
         before = piece
 
 
-def _mean(numbers: Sequence[Tensor], pieces: Sequence[Piece]) -> Tensor:
-    newest = pieces[-1].frames
-    found = torch.cat([values.to(newest.device) for values in numbers])
+def _mean(numbers: Sequence[Tensor], newest: Tensor) -> Tensor:
+    found = torch.cat(numbers)
     if len(found):
         return found.mean(dim=0)
     return found.sum(dim=0) + 0 * newest.float().mean()  # NaN stays in sight
@@ -215,7 +220,7 @@ def _picked(
 
 
 def _stacked(frames: Sequence[Tensor], device: torch.device) -> Tensor:
-    """[B, T, H, W, 3]; nothing is copied for candidates that all have the same."""
+    """[B, T, H, W, 3]; one copy for candidates that all have the same, never the frames kept."""
     if all(one is frames[0] for one in frames):
-        return frames[0].to(device).expand(len(frames), *frames[0].shape)
+        return frames[0].to(device, copy=True).expand(len(frames), *frames[0].shape)
     return torch.stack([one.to(device) for one in frames])

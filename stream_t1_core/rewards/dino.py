@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Clips, Footage, Needs
+from .base import Footage, FootageReward, Needs
 from .vision import dtype_of, encode_frames, normalise, shorter_side_to, to_bytes
 from .vit import VisionTransformer, VitShape
 from .weights import HUB_WEIGHTS, fill, find_file, read_json, read_weights, require
@@ -44,7 +44,7 @@ ENDS = {
 
 
 @dataclass(frozen=True, eq=False)
-class SubjectConsistency:
+class SubjectConsistency(FootageReward):
     """Mean over later frames of (max(0, cos to the one before) + max(0, cos to the first)) / 2.
 
     Unit: cosine of DINO's summary tokens; range 0..1, mostly above 0.8. Source: VBench's subject
@@ -81,9 +81,6 @@ class SubjectConsistency:
     @property
     def needs(self) -> Needs:
         return Needs(pixels=self.module.shape.size**2, scale=(0.0, 1.0))
-
-    def __call__(self, clips: Clips) -> Tensor:
-        return self.of_footage(Footage.of(clips))
 
     @torch.inference_mode()
     def of_footage(self, footage: Footage) -> Tensor:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Clips, Footage
+from .base import Footage, FootageReward
 from .flow import grey, shrink
 
 
 @dataclass(frozen=True)
-class ColourDrift:
+class ColourDrift(FootageReward):
     """Minus the distance of each frame's colour statistics from those of ``clips.first``.
 
     Statistics: mean and standard deviation of luma Y (BT.601) and of the differences R - Y and
@@ -21,9 +21,6 @@ class ColourDrift:
     """
 
     name: str = "colour_drift"
-
-    def __call__(self, clips: Clips) -> Tensor:
-        return self.of_footage(Footage.of(clips))
 
     def of_footage(self, footage: Footage) -> Tensor:
         pairs = zip(footage.marks(_statistics), footage.first_marks(_statistics), strict=True)

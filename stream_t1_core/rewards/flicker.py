@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Clips, Footage
+from .base import Clips, Footage, FootageReward
 from .flow import shrink
 from .vision import to_bytes
 
@@ -17,7 +17,7 @@ CELLS = 4  # the picture is cut into CELLS x CELLS cells; motion inside one canc
 
 
 @dataclass(frozen=True)
-class Flicker:
+class Flicker(FootageReward):
     """Minus how far each cell's colour jumps off the line between the frames around it.
 
     Unit: percent of full scale, mean of |c[t] - (c[t-1] + c[t+1]) / 2| over RGB, 4 x 4 cells and
@@ -28,9 +28,6 @@ class Flicker:
     """
 
     name: str = "flicker"
-
-    def __call__(self, clips: Clips) -> Tensor:
-        return self.of_footage(Footage.of(clips))
 
     def of_footage(self, footage: Footage) -> Tensor:
         return torch.stack([_steadiness(clip) for clip in footage.marks(_cells)])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .base import Clips, Footage
+from .base import Footage, FootageReward
 from .flow import flow, grey, inside, shrink, warp
 
 SLICE_FRAMES = 16  # frames looked at together: bounds the memory of long clips
@@ -32,7 +32,7 @@ def error_and_speed(clip: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class TemporalConsistency:
+class TemporalConsistency(FootageReward):
     """Minus the warping error: how much each frame differs from the next one, moved back onto it.
 
     Unit: percent of full scale, mean absolute RGB difference; range -100..0. Source: the warping
@@ -45,15 +45,12 @@ class TemporalConsistency:
 
     name: str = "temporal_consistency"
 
-    def __call__(self, clips: Clips) -> Tensor:
-        return self.of_footage(Footage.of(clips))
-
     def of_footage(self, footage: Footage) -> Tensor:
         return -footage.mean_of_pairs(error_and_speed)[:, 0]
 
 
 @dataclass(frozen=True)
-class MotionAmount:
+class MotionAmount(FootageReward):
     """Mean speed of the pixels, up to a target: frozen does not win, wild gains nothing.
 
     Unit: percent of the frame's diagonal per second; range 0..``target``. Source: mean optical flow
@@ -71,9 +68,6 @@ class MotionAmount:
                 f"target of motion_amount is {self.target}: "
                 "give a positive speed in percent of the diagonal per second"
             )
-
-    def __call__(self, clips: Clips) -> Tensor:
-        return self.of_footage(Footage.of(clips))
 
     def of_footage(self, footage: Footage) -> Tensor:
         speed = footage.mean_of_pairs(error_and_speed)[:, 1]

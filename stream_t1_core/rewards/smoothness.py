@@ -48,8 +48,9 @@ class MotionSmoothness:
     def _score(self, clip: Tensor) -> Tensor:
         """[T, H, W, 3] -> scalar; one frame at a time, since all places are matched with all."""
         errors = [self._error(clip[i : i + 3]) for i in range(0, len(clip) - 2, 2)]
+        error = torch.stack(errors).mean()
         # A broken pixel stays visible as NaN, even in a frame that does not count.
-        return 1 - torch.stack(errors).mean() / 255 + 0 * clip.float().mean()
+        return 1 - error / 255 + 0 * clip.float().mean().to(error.device)
 
     def _error(self, three: Tensor) -> Tensor:
         """[3, H, W, 3] -> how far the middle one is from its neighbours' halfway, 0..255."""

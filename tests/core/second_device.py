@@ -1,8 +1,9 @@
 """A GPU that is not there: tensors sent to it are marked, and it is as strict as one.
 
 Numbers stay on the CPU, so results can be held against a run without it bit for bit. What is made
-of marked tensors is marked; marked and unmarked ones do not mix, but for single numbers and for
-indices; numpy takes none. It sees what passes through PyTorch's Python functions.
+of marked tensors is marked; marked and unmarked ones do not mix, but as single numbers in
+arithmetic, and as indices on the CPU; numpy takes none. It sees what passes through PyTorch's
+Python functions.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,20 +19,29 @@ GETTERS = {
     Tensor.is_cpu.__get__: lambda marked: not marked,
     Tensor.is_cuda.__get__: lambda marked: marked,
 }
-# indices may lie on the CPU; copying is what joins two devices
-MIXES = (Tensor.__getitem__, Tensor.__setitem__, Tensor.copy_)
-# the CPU must know a number before it goes on
+INDEXES = (Tensor.__getitem__, Tensor.__setitem__)
+JOINS = (torch.stack, torch.cat)  # do not take single numbers of another device either
+# the CPU reads a number before it goes on
 WAITS = (Tensor.cpu, Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__float__, Tensor.__int__)
 
 
 class SecondDevice(TorchFunctionMode):
-    """``sent``: how many numbers were moved to it, tensor by tensor; ``waits``: names of what made
-    the CPU wait for it."""
+    """``sent``: how many numbers were moved to it, tensor by tensor; ``waits``: names of what read
+    from it, for which the CPU waits."""
 
     def __init__(self) -> None:
         super().__init__()
         self.sent: list[int] = []
         self.waits: list[str] = []
+
+    def __enter__(self) -> "SecondDevice":
+        self._synchronize = torch.cuda.synchronize
+        torch.cuda.synchronize = lambda device: self.waits.append("synchronize")
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        torch.cuda.synchronize = self._synchronize
+        super().__exit__(*raised)
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: Mapping[str, Any] | None = None
@@ -50,13 +60,16 @@ class SecondDevice(TorchFunctionMode):
         if wanted is not None:
             kwargs["device"] = CPU
         there = [x for x in given if _marked(x)]
-        here = [x for x in given if not _marked(x) and x.dim() > 0]
-        if there and here and func not in MIXES:
+        here = [x for x in given if not _marked(x) and (x.dim() > 0 or func in JOINS)]
+        mixes = func is Tensor.copy_ or func in INDEXES and _marked(args[0])
+        if there and here and not mixes:
             raise RuntimeError(f"{func}: tensors on cuda:0 and on the CPU")
         made = func(*args, **kwargs)
-        if there if wanted is None else torch.device(wanted).type == DEVICE.type:
-            _mark(made)
-        return made
+        if wanted is not None:
+            there = torch.device(wanted).type == DEVICE.type
+        elif func is Tensor.copy_:
+            there = _marked(args[0])
+        return _mark(made) if there else made
 
     def _moved(self, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
         tensor, *rest = args

@@ -186,4 +186,4 @@ def test_published_rows_are_added_to(results: Path) -> None:
 def test_a_page_says_which_rows_other_code_or_machines_made(results: Path) -> None:
     made_by = {"one machine, code abc": 3, "another, code def": 1}
     said = page.opening("What?", {**page.machine(), **SETTINGS, "rows_made_by": made_by})
-    assert "3 on one machine, code abc; 1 on another, code def" in said
+    assert "3 rows on one machine, code abc; 1 rows on another, code def" in said

@@ -233,7 +233,7 @@ def test_memory_of_longlive_is_what_its_sizes_say() -> None:
     state = footprint.decoder_state_bytes(footprint.LONGLIVE.vae, HW, 2)
     assert state == pytest.approx(1.9e9, rel=0.01)
     assert parts["decoder's memory of paths and candidates"] == 6 * state
-    assert parts["frames of candidates"] == 4 * 12 * 832 * 480 * 3 * 4  # float32
+    assert parts["frames of candidates"] == 2 * 4 * 12 * 832 * 480 * 3 * 4  # float32
 
 
 def test_memory_grows_with_settings_and_not_with_length() -> None:

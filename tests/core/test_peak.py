@@ -102,5 +102,5 @@ def test_what_stays_on_the_device_is_counted_where_it_stays() -> None:
     )
     states = 6 * decoder_state_bytes(sizes.vae, HW, 4)
     frame = 2 * 3 * 60 * SHAPE.dim * 4  # keys and values, 3 layers, 60 tokens
-    shown = 4 * 12 * 96 * 160 * 3 * 4  # pixel frames of four candidates
+    shown = 2 * 4 * 12 * 96 * 160 * 3 * 4  # pixel frames of four candidates, and as looked at
     assert near["decoding"] - far["decoding"] == states + shown + 2 * (15 + 3) * frame

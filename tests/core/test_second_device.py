@@ -30,7 +30,7 @@ from stream_t1_core.rewards.base import Clips, Footage, Needs, Piece, Reward
 from stream_t1_core.rewards.clip import ClipScore
 from stream_t1_core.rewards.drift import ColourDrift
 from stream_t1_core.rewards.flicker import Flicker
-from stream_t1_core.rewards.mix import RewardMix
+from stream_t1_core.rewards.mix import RewardMix, judge
 from stream_t1_core.rewards.motion import MotionAmount, TemporalConsistency
 from stream_t1_core.rewards.sharpness import Sharpness
 from stream_t1_core.scoring import Decoder, DecoderState
@@ -79,16 +79,63 @@ def every_reward() -> tuple[Reward, Reward]:
 def test_rewards_read_frames_where_they_were_decoded() -> None:
     seen: list[torch.device] = []
 
+    @dataclass
     class Looks:
-        name = "looks"
+        needs: Needs
+        name: str = "looks"
 
         def __call__(self, clips: Clips) -> Tensor:
             seen.extend((clips.frames.device, clips.first.device))
             return clips.frames.mean(dim=(1, 2, 3, 4))
 
-    video, _ = searched(Looks(), Looks(), there=True)
+    video, _ = searched(Looks(Needs()), Looks(Needs(fps=4.0)), there=True)
     while_made = seen[: -2 * len(video.final_scores)]  # in the end whole videos are judged
     assert while_made and all(device.type == DEVICE.type for device in while_made)
+
+
+def test_spans_that_are_not_sampled_do_not_fill_the_device() -> None:
+    with SecondDevice() as device:
+        tried = [Piece((TEN_FRAMES + i).to(DEVICE)) for i in range(4)]
+        device.sent.clear()
+        footage = Footage([[Piece(TEN_FRAMES), piece] for piece in tried], [TEN_FRAMES] * 4, "", 16)
+        assert footage.clips(Needs()).frames.is_cpu and not device.sent
+        assert footage.clips(Needs(fps=4.0)).frames.is_cuda
+
+
+def test_frames_are_measured_where_they_were_decoded_and_so_is_a_past_that_was_put_away() -> None:
+    """A run that goes on from a reel has measured nothing of its past yet."""
+    seen: list[torch.device] = []
+
+    def brightness(frames: Tensor) -> Tensor:
+        seen.append(frames.device)
+        return frames.mean(dim=(1, 2))
+
+    def change(frames: Tensor) -> Tensor:
+        seen.append(frames.device)
+        return frames.diff(dim=0).abs().mean(dim=(1, 2, 3))
+
+    with SecondDevice():
+        pieces = [Piece(TEN_FRAMES), Piece(TEN_FRAMES.to(DEVICE))]
+        footage = Footage([pieces], [TEN_FRAMES], "", 16.0)
+        made = footage.marks(brightness), footage.first_marks(brightness)
+        assert all(x.is_cuda for x in (*made, footage.mean_of_pairs(change)))
+    assert len(seen) == 6 and all(device.type == DEVICE.type for device in seen)
+
+
+def test_a_reward_that_writes_to_its_clips_does_not_change_the_video() -> None:
+    class Writes:
+        name = "writes"
+
+        def __call__(self, clips: Clips) -> Tensor:
+            clips.frames.mul_(0.5)
+            clips.first.mul_(0.5)
+            return clips.frames.mean(dim=(1, 2, 3, 4))
+
+    before = TEN_FRAMES.clone()
+    for count in (1, 2):
+        pieces = [[Piece(TEN_FRAMES)] for _ in range(count)]
+        judge(Writes(), Footage(pieces, [TEN_FRAMES] * count, "", 16.0))
+        assert torch.equal(TEN_FRAMES, before)
 
 
 def test_a_search_decides_the_same_wherever_frames_lie() -> None:
@@ -120,9 +167,9 @@ def test_a_past_that_candidates_share_is_moved_once() -> None:
         tried = [Piece((TEN_FRAMES + i).to(DEVICE)) for i in range(4)]
         device.sent.clear()
         footage = Footage([[past, piece] for piece in tried], [opening] * 4, "", 16.0)
-        looked_at = footage.clips(Needs())
-        assert looked_at.frames.shape == (4, 20, 8, 8, 3)
-    assert device.sent == [past.frames.numel(), opening.numel()]
+        looked_at = footage.clips(Needs(fps=8.0))
+        assert looked_at.frames.shape == (4, 10, 8, 8, 3)
+    assert device.sent == [past.frames.numel() // 2, opening.numel()]
 
 
 def test_numbers_of_pairs_are_kept_with_a_piece_that_is_put_away() -> None:
@@ -149,18 +196,25 @@ def test_learned_rewards_resize_frames_where_they_lie() -> None:
     for reward, most in ((videoalign(), 0.0), (hpsv3(), 0.02)):
         looked_at = clips()
         expected = reward(looked_at)
+        placed_there(reward.module)
         with SecondDevice() as device:
             frames = looked_at.frames.to(DEVICE)
-            found = reward(replace(looked_at, frames=frames, first=frames))
-            assert device.sent == [frames.numel()]
+            found = reward(replace(looked_at, frames=frames, first=frames)).cpu()
+        read = [how for how in device.waits if how in ("cpu", "to")]
+        assert read == ["cpu"], reward.name  # the scores; no frames
         assert torch.allclose(found, expected, rtol=0, atol=most), reward.name
 
 
 def test_the_second_device_is_as_strict_as_a_gpu() -> None:
     with SecondDevice():
-        there = TEN_FRAMES.to(DEVICE)
+        there, number = TEN_FRAMES.to(DEVICE), torch.tensor(1.0)
+        for here in (TEN_FRAMES, number):
+            with pytest.raises(RuntimeError, match="on cuda:0 and on the CPU"):
+                torch.stack([there[(0,) * (4 - here.dim())], here])
         with pytest.raises(RuntimeError, match="on cuda:0 and on the CPU"):
-            torch.stack([there, TEN_FRAMES])
+            TEN_FRAMES[torch.arange(2, device=DEVICE)]
+        assert there[torch.arange(2)].is_cuda and (there + number).is_cuda
+        assert torch.empty_like(TEN_FRAMES).copy_(there).is_cpu
         with pytest.raises(TypeError, match="numpy"):
             there.numpy()
         assert (there + 1).is_cuda and torch.equal(there.cpu(), TEN_FRAMES)
@@ -219,9 +273,14 @@ def test_a_whole_run_is_the_same_on_another_device(name: str) -> None:
         assert torch.equal(made.latent, expected.latent)
 
 
-def test_a_chunk_waits_for_the_device_for_latents_scores_and_survivors_frames_only() -> None:
-    def waits(chunks: int) -> Counter[str]:
-        return Counter(whole_run(search_tools(), search_config(latent_frames=3 * chunks))[1].waits)
+def test_a_chunk_reads_latents_scores_and_survivors_frames_from_the_device_only() -> None:
+    """And waits for each beam's decoding, so that the clock tells what that took."""
 
-    latents, scores, survivors = 1, 2, 2
-    assert waits(6) - waits(5) == Counter(cpu=latents + scores + survivors)
+    def waits(chunks: int) -> Counter[str]:
+        tools, config = toy_tools(Sharpness(), Flicker()), search_config(latent_frames=3 * chunks)
+        return Counter(whole_run(tools, config)[1].waits)
+
+    latents, scores, beams = 1, 2, 2
+    frames_and_marks = 2 * beams
+    read = latents + scores + frames_and_marks
+    assert waits(6) - waits(5) == Counter(cpu=read, synchronize=beams)
