@@ -13,7 +13,7 @@ from stream_t1_core.config import Memory, NoisePropagation, Refine, Search
 
 from .columns import head
 from .compare import Comparison, command_line, compare, less
-from .measured import Job, Row
+from .measured import Difference, Job, Row
 from .page import Result, told_apart
 from .plots import curves, ladder, panels
 from .system import System, measure
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FRAMES = 61  # latent
+CALLS = "denoiser calls"
 TOLD = ("every second right", "PSNR (dB)", "SSIM", "long reward")
 DEFAULT = "2 x 2"
 BASE = System(Search(2, 2, standardise=True), NoisePropagation(), Memory())
@@ -60,19 +61,22 @@ def remarks(result: Result) -> list[str]:
 
 
 def plot(result: Result) -> "Figure":
-    """Above, quality over denoiser calls: a line for each number of beams, one for refining passes.
-    Below, what each setting has more than the default."""
+    """What each search and each setting has more than the default. Above, over denoiser calls: a
+    line for each number of beams, one for refining passes."""
     (table,) = result["means"].values()
+    more = result["differences"][f"less {DEFAULT}"]
+    default = dict.fromkeys(table[DEFAULT], Difference(0.0, 0.0, 0.0))
+    cells = {name: {**more.get(name, default), CALLS: table[name][CALLS]} for name in table}
     ways = {f"{k} beam{'s' * (k > 1)}": [f"{k} x {m}" for m in (1, 2, 4)] for k in (1, 2, 4)}
     ways["2 x 2, refined"] = [DEFAULT, *PASSES]
-    lines = {label: [table[name] for name in names] for label, names in ways.items()}
+    lines = {label: [cells[name] for name in names] for label, names in ways.items()}
     keys = ("oracle pass rate", "PSNR (dB)", "long reward")
     figure, axes = panels(6)
-    curves(axes[:3], lines, "denoiser calls", keys)
-    more = result["differences"][f"less {DEFAULT}"]
+    curves(axes[:3], lines, CALLS, keys)
     for axis, key in zip(axes[3:], keys, strict=True):
         ladder(axis, {name: more[name][key] for name in SETTINGS})
         axis.tick_params(labelleft=axis is axes[3], labelsize=8)
+    for axis, key in zip(axes, (*keys, *keys), strict=True):
         axis.set_title(f"{head(key)}, less {DEFAULT}", fontsize=10)
     return figure
 
