@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_t1_core.config import StreamConfig
 
-from .measured import Job, Row, differences, means
+from .measured import Job, Row, differences, folder_for, means
 from .page import Result, publish
 from .rows import digest, made_rows, this_machine
 from .tiny_runs import FIRST_CLIP
@@ -57,8 +57,8 @@ def command_line(about: str, clips: int, adds: bool = True) -> argparse.Argument
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--clips", type=int, default=clips, help=f"captions (default: {clips})")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at a time")
+    parser.add_argument("--clips", type=count, default=clips, help=f"captions (default: {clips})")
+    parser.add_argument("--processes", type=count, default=os.cpu_count(), help="at a time")
     if adds:
         parser.add_argument(
             "--add",
@@ -68,10 +68,20 @@ def command_line(about: str, clips: int, adds: bool = True) -> argparse.Argument
     return parser
 
 
+def count(text: str) -> int:
+    """A command line's number of things."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give 1 or more")
+    return int(text)
+
+
 def compare(comparison: Comparison, options: argparse.Namespace) -> None:
     clips = range(FIRST_CLIP, FIRST_CLIP + options.clips)
+    folder = folder_for(comparison.name, options.clips)
     jobs = [(name, clip) for clip in clips for name in comparison.names]
-    made = made_rows(comparison.name, comparison.measure, jobs, options.processes, add=options.add)
+    made = made_rows(
+        comparison.name, comparison.measure, jobs, options.processes, add=options.add, folder=folder
+    )
     by_name = {name: [made[name, clip].row for clip in clips] for name in comparison.names}
     result = {
         "clips": options.clips,
@@ -89,4 +99,4 @@ def compare(comparison: Comparison, options: argparse.Namespace) -> None:
         result["rows_made_by"] = {f"{on}, code {code}": n for (on, code), n in makers.items()}
     if comparison.remarks:
         result["remarks"] = comparison.remarks(result)
-    publish(comparison.name, comparison.about, result, comparison.plot)
+    publish(comparison.name, comparison.about, result, comparison.plot, folder)

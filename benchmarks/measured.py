@@ -19,6 +19,7 @@ from .columns import head
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+TRIED = ROOT / ".host" / "results"  # of fewer captions than are published
 RESAMPLES = 10_000
 
 Row = dict[str, float]
@@ -95,6 +96,13 @@ def markdown(table: Mapping[str, Mapping[str, Mean]], corner: str, columns: Sequ
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
+def folder_for(name: str, clips: int) -> Path:
+    """Where results of so many captions go: not over published ones of more."""
+    told = RESULTS / f"{name}.json"
+    published = json.loads(told.read_text(encoding="utf-8")) if told.exists() else {}
+    return RESULTS if clips >= published.get("clips", 0) else TRIED
+
+
 def machine() -> dict[str, Any]:
     """Where it was measured."""
     return {
@@ -118,7 +126,7 @@ def write(name: str, result: Mapping[str, Any], words: str, folder: Path = RESUL
     told = json.dumps({**machine(), **result}, indent=1, default=lambda mean: mean.told)
     (folder / f"{name}.json").write_text(told + "\n", encoding="utf-8")
     (folder / f"{name}.md").write_text(words, encoding="utf-8")
-    print(words)
+    print(f"{words}\nwritten to {folder / name}.md")
 
 
 def _figure(value: float, places: int) -> str:

@@ -7,6 +7,7 @@ table, row and column. Columns that say nothing are left out and named. Measures
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .columns import COLUMNS, COUNTED, LESS, MORE, PART_OF, SECOND, groups, head, known
@@ -23,17 +24,22 @@ MOST_ACROSS = 6  # columns; a table of one row and more of them goes downwards
 
 
 def publish(
-    name: str, about: str, result: Result, plot: Callable[[Result], "Figure"] | None = None
+    name: str,
+    about: str,
+    result: Result,
+    plot: Callable[[Result], "Figure"] | None = None,
+    folder: Path | None = None,
 ) -> None:
-    """Writes ``results/NAME.{json,md}``, and ``NAME.png`` with what ``plot`` draws."""
+    """Writes ``NAME.{json,md}``, and ``NAME.png`` with what ``plot`` draws, where results lie."""
+    folder = folder or RESULTS
     result = {**machine(), **result}
     remarks = "".join(f"- {remark}.\n" for remark in result.get("remarks", ()))
     parts = [opening(about, result), _brackets(result), remarks, *_tables(result), _legend(result)]
     if plot:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        plot(result).savefig(RESULTS / f"{name}.png", dpi=100)
+        folder.mkdir(parents=True, exist_ok=True)
+        plot(result).savefig(folder / f"{name}.png", dpi=100)
         parts.append(f"![{name}]({name}.png)\n\n{inspect.getdoc(plot)}\n")
-    write(name, result, "\n".join(part for part in parts if part), RESULTS)
+    write(name, result, "\n".join(part for part in parts if part), folder)
 
 
 def opening(about: str, result: Result) -> str:

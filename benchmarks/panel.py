@@ -10,6 +10,7 @@ Playwright and a Chromium on the PATH; it prints a table and writes
 cost only, not what is drawn.
 """
 
+import argparse
 import functools
 import http.server
 import json
@@ -176,6 +177,7 @@ def measure_all(browser: Browser, url: str) -> dict[str, Any]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("no Chromium on the PATH")

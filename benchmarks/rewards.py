@@ -8,6 +8,7 @@ one batch of four candidates, frames and weights not counted. It measures cost o
 reward is right.
 """
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -87,6 +88,7 @@ def measure(height: int, width: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     result = {
         "machine": platform.processor() or platform.machine(),
         "cpu_count": os.cpu_count(),

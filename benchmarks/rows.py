@@ -24,7 +24,6 @@ import torch
 from .measured import RESULTS, ROOT, Job, Row, cpu_name
 
 KEPT = ROOT / ".host" / "rows"
-PUBLISHED = RESULTS / "rows"
 MADE_OF = ("stream_t1_core", "training", "benchmarks", "tiny_model")
 SUFFIXES = (".py", ".safetensors", ".json", ".txt")
 # no row depends on these
@@ -72,19 +71,21 @@ def made_rows(
     measure: Callable[[Job], Row],
     jobs: Sequence[Job],
     processes: int | None = None,
-    add: bool = False,
+    *,
+    add: bool,
+    folder: Path,
 ) -> dict[Job, Made]:
-    """The row of every job, and publishes them. ``add``: published rows are kept as they are."""
-    published = read_published(name) if add else {}
+    """The row of every job, published in ``folder``. ``add``: published rows are kept."""
+    published = read_published(name, RESULTS) | read_published(name, folder) if add else {}
     left = [job for job in jobs if job not in published]
     found = rows(name, measure, left, processes) if left else {}
     made = published | {job: Made(row, digest(), this_machine()) for job, row in found.items()}
-    publish_rows(name, made)
+    publish_rows(name, made, folder)
     return {job: made[job] for job in jobs}
 
 
-def publish_rows(name: str, made: Mapping[Job, Made]) -> None:
-    """Numbers with six figures."""
+def publish_rows(name: str, made: Mapping[Job, Made], folder: Path) -> None:
+    """As ``rows/NAME.csv``, numbers with six figures."""
     keys = dict.fromkeys(key for one in made.values() for key in one.row)
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
@@ -92,12 +93,13 @@ def publish_rows(name: str, made: Mapping[Job, Made]) -> None:
     for (way, clip), one in made.items():
         values = [f"{one.row[key]:.6g}" if key in one.row else "" for key in keys]
         lines.writerow([way, clip, one.code, one.machine, *values])
-    PUBLISHED.mkdir(parents=True, exist_ok=True)
-    (PUBLISHED / f"{name}.csv").write_text(text.getvalue(), encoding="utf-8")
+    path = folder / "rows" / f"{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text.getvalue(), encoding="utf-8")
 
 
-def read_published(name: str) -> dict[Job, Made]:
-    path = PUBLISHED / f"{name}.csv"
+def read_published(name: str, folder: Path) -> dict[Job, Made]:
+    path = folder / "rows" / f"{name}.csv"
     if not path.exists():
         return {}
     with path.open(encoding="utf-8", newline="") as file:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import page, rows, systems
+from benchmarks import compare, measured, page, rows, systems
 from benchmarks.measured import Difference, Mean, differences, interval, means
 from benchmarks.noise_again import Inherited
 from stream_t1_core import noise
@@ -35,8 +35,8 @@ SETTINGS = {"clips": 2, "first_clip": 1000, "latent_frames": 21, "settings": {"n
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where rows and results go instead."""
     monkeypatch.setattr(rows, "KEPT", tmp_path)
-    monkeypatch.setattr(rows, "PUBLISHED", tmp_path)
-    monkeypatch.setattr(page, "RESULTS", tmp_path)
+    for module in (measured, page, rows):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
     return tmp_path
 
 
@@ -173,17 +173,33 @@ def test_published_rows_are_added_to(results: Path) -> None:
     lines = [json.dumps([*job, row]) + "\n" for job, row in kept.items()]
     (results / f"toy-{rows.digest()}.jsonl").write_text("".join(lines), encoding="utf-8")
     before = {first: rows.Made({"PSNR (dB)": 30.123456789}, "earlier", "another machine")}
-    rows.publish_rows("toy", before)
-    added = rows.made_rows("toy", measure=dict, jobs=[*kept], add=True)
+    rows.publish_rows("toy", before, results)
+    added = rows.made_rows("toy", dict, [*kept], add=True, folder=results)
     assert added[first] == rows.Made({"PSNR (dB)": 30.1235}, "earlier", "another machine")
     assert added[second].row == kept[second] and added[second].code == rows.digest()
-    published = rows.read_published("toy")
+    published = rows.read_published("toy", results)
     assert published == added and [*published] == [first, second, third]
-    anew = rows.made_rows("toy", measure=dict, jobs=[*kept])
-    assert anew[first].row == kept[first] and rows.read_published("toy") == anew
+    anew = rows.made_rows("toy", dict, [*kept], add=False, folder=results)
+    assert anew[first].row == kept[first] and rows.read_published("toy", results) == anew
 
 
 def test_a_page_says_which_rows_other_code_or_machines_made(results: Path) -> None:
     made_by = {"one machine, code abc": 3, "another, code def": 1}
     said = page.opening("What?", {**page.machine(), **SETTINGS, "rows_made_by": made_by})
     assert "3 rows on one machine, code abc; 1 rows on another, code def" in said
+
+
+def test_a_try_of_fewer_captions_does_not_replace_what_is_published(results: Path) -> None:
+    (results / "toy.json").write_text('{"clips": 64}', encoding="utf-8")
+    assert measured.folder_for("toy", 64) == results
+    assert measured.folder_for("toy", 63) == measured.TRIED != results
+    assert measured.folder_for("another", 1) == results
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "x", "1.5"])
+def test_impossible_numbers_of_captions_are_refused(
+    text: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        compare.command_line("What?", clips=4).parse_args([f"--clips={text}"])
+    assert f"'{text}': give 1 or more" in capsys.readouterr().err
