@@ -33,7 +33,8 @@ def publish(
     """Writes ``NAME.{json,md}``, and ``NAME.png`` with what ``plot`` draws, where results lie."""
     folder = folder or RESULTS
     result = {**machine(), **result}
-    remarks = "".join(f"- {remark}.\n" for remark in result.get("remarks", ()))
+    said = result.get("remarks", ()) if result["clips"] >= FEW else ()  # no verdicts by a few
+    remarks = "".join(f"- {remark}.\n" for remark in said)
     parts = [opening(about, result), _brackets(result), remarks, *_tables(result), _legend(result)]
     if plot:
         folder.mkdir(parents=True, exist_ok=True)

@@ -83,6 +83,13 @@ def test_a_page_says_what_was_run_and_what_its_columns_mean(results: Path) -> No
     assert told["differences"]["less theirs"]["ours"]["PSNR (dB)"]["low"] == 2.0
 
 
+def test_a_few_clips_make_no_verdict(results: Path) -> None:
+    told = {"means": {"all clips": {"it": means([ROW] * page.FEW)}}, "remarks": ["A beats B"]}
+    for clips, said in ((page.FEW, True), (page.FEW - 1, False)):
+        page.publish("toy", "What?", {**SETTINGS, "clips": clips, **told})
+        assert ("- A beats B." in (results / "toy.md").read_text(encoding="utf-8")) == said
+
+
 def test_one_row_with_many_columns_goes_downwards(results: Path) -> None:
     row = {**ROW, "SSIM": 0.9, "gain": 0.5}
     page.publish("toy", "What?", {**SETTINGS, "means": {"all clips": {"it": means([row, row])}}})
@@ -149,7 +156,7 @@ def test_systems_make_their_page_of_rows_that_are_done(
     """The last row is cut off, as a benchmark that was killed leaves it, and is not needed."""
     pytest.importorskip("matplotlib", reason="only benchmarks draw with it")
     lines = []
-    for clip in (1000, 1001):
+    for clip in range(1000, 1000 + page.FEW):
         for place, (name, system) in enumerate(systems.SYSTEMS.items()):
             row = {**ROW, "PSNR (dB)": 30.0 + place + clip / 1000}
             if system.search:
@@ -157,10 +164,10 @@ def test_systems_make_their_page_of_rows_that_are_done(
             lines.append(json.dumps([name, clip, row]) + "\n")
     kept = results / f"systems_long-{rows.digest()}.jsonl"
     kept.write_text("".join(lines) + '["plain stre', encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["systems", "--long", "--clips", "2"])
+    monkeypatch.setattr(sys, "argv", ["systems", "--long", "--clips", f"{page.FEW}"])
     systems.main()
     words = (results / "systems_long.md").read_text(encoding="utf-8")
-    assert "2 clips of 481 frames" in words
+    assert f"{page.FEW} clips of 481 frames" in words
     assert "- Stream-T1 less best of 7 videos: better in PSNR (dB);" in words
     assert "| less plain streaming |" in words and "| Stream-T1 less |" in words
     assert (results / "systems_long.png").stat().st_size > 10_000
