@@ -32,9 +32,7 @@ class ProgressEvents:
             self.done = event.done
             self.bar.update_absolute(self.done, self.total)
         elif isinstance(event, CandidatesMade):
-            self.last_frames = [
-                None if f is None else f[-1].to("cpu", copy=True) for f in event.frames
-            ]
+            self.last_frames = [None if f is None else _last_of(f) for f in event.frames]
         elif isinstance(event, SurvivorsRefined):
             for index, frames in event.frames.items():
                 self.last_frames[index] = _last_of(frames)
