@@ -48,6 +48,10 @@ class ChunkKV:
     route: Route | None = None  # None: not decided, leaves as DROP does
 
     @property
+    def tokens(self) -> int:
+        return self.keys[0].shape[1]
+
+    @property
     def nbytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
 

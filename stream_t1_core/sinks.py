@@ -47,7 +47,9 @@ def make_room(
     """Sinks and window for the next chunk: the oldest leaves a full window by its route.
 
     The window counts the chunk being made, so it is full when no other fits beside that one.
-    Append at the sink limit becomes blend, into the newest sink.
+    Append at the sink limit becomes blend, into the newest sink. There is no blend of two lengths:
+    beside the short piece that given footage may begin with, a chunk that is kept is appended, and
+    dropped at the limit.
     """
     capacity = (memory.window_frames - memory.sink_frames) // frames_per_chunk
     if len(window) < capacity:
@@ -56,6 +58,9 @@ def make_room(
     if not memory.routing or evicted.route in (None, Route.DROP):
         return sinks, window
     room = (len(sinks) + 1) * frames_per_chunk <= memory.max_sink_frames
-    if evicted.route is Route.APPEND and room:
+    alike = sinks[-1].tokens == evicted.tokens
+    if room and (evicted.route is Route.APPEND or not alike):
         return (*sinks, evicted), window
+    if not alike:
+        return sinks, window
     return (*sinks[:-1], blend(sinks[-1], evicted)), window

@@ -119,6 +119,19 @@ def test_the_video_begins_with_the_given_frames(frames: int) -> None:
     assert sum(isinstance(event, ChunkDone) for event in events) == 3
 
 
+@pytest.mark.parametrize("frames", [1, 5, 6])
+def test_chunks_are_remembered_as_sinks_beside_given_footage(frames: int) -> None:
+    """Whatever its length: its first piece, a sink too, may be shorter than a chunk."""
+    tools = search_tools()
+    memory = Memory(9, max_sink_frames=9, short_gate=-1.0, long_gate=1.0)  # blends all it can
+    config = search_config(latent_frames=frames + 21, given_frames=frames, memory=memory)
+    *_, state = stream(replace(tools, start=given(tools, frames)), config, LATENT_HW)
+    for beam in state.beams:
+        pieces = [sink.tokens for sink in beam.sinks]
+        chunk = beam.window[0].tokens
+        assert pieces == ([chunk] if frames % 3 == 0 else [frames % 3 * chunk // 3, chunk])
+
+
 def test_continuing_a_stream_from_its_own_latents_is_going_on() -> None:
     """Given the first chunks' latents, the context is what the stream itself had."""
     tools, config = toy_tools(), StreamConfig(latent_frames=15)

@@ -60,8 +60,9 @@ def test_routes(short: float, long: float, route: Route) -> None:
     assert decide(short, long, 1.0, 5.0, memory) is route
 
 
-def chunk(n: int, route: Route | None = None) -> ChunkKV:
-    return ChunkKV(3 * n, (torch.full((1, 2, 1, 2), float(n)),), (torch.zeros(1, 2, 1, 2),), route)
+def chunk(n: int, route: Route | None = None, tokens: int = 6) -> ChunkKV:
+    keys, values = torch.full((1, tokens, 1, 2), float(n)), torch.zeros(1, tokens, 1, 2)
+    return ChunkKV(3 * n, (keys,), (values,), route)
 
 
 def blend(sink: ChunkKV, evicted: ChunkKV) -> ChunkKV:
@@ -95,6 +96,16 @@ def test_blend_and_append_when_full_go_into_the_newest_sink(route: Route) -> Non
     sinks, _ = make_room((chunk(0), chunk(1)), window, memory, 3, blend)
     assert [s.first_frame for s in sinks] == [0, 3]
     assert sinks[0].keys[0].mean() == 0 and sinks[1].keys[0].mean() == 0.75 * 1 + 0.25 * 5
+
+
+@pytest.mark.parametrize("route", [Route.BLEND, Route.APPEND])
+def test_nothing_is_blended_into_a_sink_of_another_length(route: Route) -> None:
+    """Given footage may begin with a piece shorter than a chunk, such as one picture."""
+    window, picture = (chunk(1, route), chunk(2), chunk(3)), chunk(0, tokens=2)
+    sinks, left = make_room((picture,), window, Memory(), 3, blend)
+    assert sinks == (picture, window[0]) and left == window[1:]
+    sinks, left = make_room((picture,), window, Memory(max_sink_frames=3), 3, blend)
+    assert sinks == (picture,) and left == window[1:]
 
 
 def test_without_routing_everything_is_dropped() -> None:
