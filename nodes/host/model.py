@@ -106,8 +106,8 @@ def load(
 ) -> KVPlace:
     """Have the host load model and decoders together, with room for the context; where that goes.
 
-    Says beforehand what the run needs. Rewards are loaded when they are asked; where all do not fit
-    together, the host swaps them.
+    Says beforehand what the run needs of the model's device. Rewards are loaded when they are
+    asked; where all do not fit together, the host swaps them.
     """
     height, width = latent_hw
     backbone, dtype = backbone_of(model), _compute_dtype(model)
@@ -115,18 +115,24 @@ def load(
     tokens = (height // PATCH_SIZE[1]) * (width // PATCH_SIZE[2])  # of a latent frame
     layer_bytes = 2 * tokens * backbone.dim * dtype.itemsize  # of a latent frame, keys and values
     kv_bytes = (3 * past // 2 + own) * layer_bytes * len(backbone.blocks)
+    scorer = scoring_vae or vae
     states = 0 if config.isolated else config.plan.beam_width + config.plan.candidates
-    state_bytes = states * _state_bytes(scoring_vae or vae, latent_hw)
-    vaes = {"VAE": vae}
+    remembered, vaes = [(scorer, states)], {"VAE": vae}
     if scoring_vae is not None:
         vaes["scoring VAE"] = scoring_vae
         paths = 1 + config.plan.beam_width if config.budget else 1  # a budget may go over each
-        state_bytes += 0 if config.isolated else paths * _state_bytes(vae, latent_hw)
+        remembered.append((vae, 0 if config.isolated else paths))
+    here = {name: v for name, v in vaes.items() if v.device == model.load_device}
+    state_bytes = sum(
+        count * _state_bytes(v, latent_hw) for v, count in remembered if v in here.values()
+    )
     one_frame = (1, CHANNELS, 1, height, width)
-    decode_bytes = max(v.memory_used_decode(one_frame, v.vae_dtype) for v in vaes.values())
+    decoding = {name: v.memory_used_decode(one_frame, v.vae_dtype) for name, v in vaes.items()}
+    decode_bytes = max((decoding[name] for name in here), default=0)
     sizes = {"model": model.model_size()}
-    sizes |= {name: v.patcher.model_size() for name, v in vaes.items()}
-    frames = frames_bytes(config, latent_hw) if model.load_device.type == "cuda" else 0
+    sizes |= {name: v.patcher.model_size() for name, v in here.items()}
+    near_frames = model.load_device.type == "cuda" and scorer in here.values()
+    frames = frames_bytes(config, latent_hw) if near_frames else 0
     kept = kv_bytes, state_bytes, frames
     sizes |= zip(("keys and values", "decoder's memory", "candidates' frames"), kept, strict=True)
     sizes |= {"decoding": decode_bytes}
@@ -144,8 +150,10 @@ def load(
         WHERE[place],
     )
     comfy.model_management.load_models_gpu(
-        [model, *(v.patcher for v in vaes.values())], memory_required=near_bytes + decode_bytes
+        [model, *(v.patcher for v in here.values())], memory_required=near_bytes + decode_bytes
     )
+    for name in vaes.keys() - here.keys():  # on a device of its own
+        comfy.model_management.load_models_gpu([vaes[name].patcher], memory_required=decoding[name])
     return place
 
 
