@@ -1,6 +1,7 @@
 """Chunk Beam Sampler: reads the sockets, runs the core's stream, wraps what comes out."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from comfy.model_management import InterruptProcessingException
@@ -25,6 +26,7 @@ from ..stream_t1_core.kept import AskedReel, kept
 from ..stream_t1_core.kv import KVPlace
 from ..stream_t1_core.report import Report
 from ..stream_t1_core.scoring import Critic
+from ..stream_t1_core.show import Behind
 from ..stream_t1_core.tools import PromptSwitch, Tools
 from .host.director import Directing, LiveDirector
 from .host.live import runs
@@ -154,8 +156,8 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                     optional=True,
                     tooltip="A quicker VAE that decodes candidates for the rewards and the panel: "
                     "taew2_1 or lighttaew2_1 from Load VAE, or the Tiny Model's. The vae then "
-                    "decodes each chunk of the video once. Not plugged in, or without a Reward "
-                    "Pruner: the vae decodes all.",
+                    "decodes each chunk of the video once, beside the search if it has a device of "
+                    "its own. Not plugged in: the vae decodes all.",
                 ),
                 advanced(
                     io.Int.Input(
@@ -274,8 +276,9 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
             whole=writer is None or writer.keep_images,
         )
         prompts = cues(positive, backbone, config)
-        decoder, scorer = HostDecoder(vae), None
-        if pruner is None:  # nothing is scored
+        apart = vae.device != model.load_device
+        decoder, scorer = HostDecoder(vae, apart=apart), None
+        if pruner is None and not apart:  # nothing is scored, and nothing gained
             scoring_vae = None
         if scoring_vae is not None:
             scorer = HostDecoder(scoring_vae, "scoring_vae")
@@ -293,7 +296,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
             one.place = place
         causal = causal_model(model, place)
         asked = (reel, config, prompts, given, weights, backbone, latent_hw, model.load_device)
-        with kept(*asked, scoring=scorer and scorer.kind) as run:
+        with kept(*asked, scoring=scorer and scorer.kind) as run, ThreadPoolExecutor(1) as pool:
             report = Report()
             live = runs.start(*_workflow_place(cls.hidden), report)
             live.reel = run.reel
@@ -321,6 +324,7 @@ class StreamT1ChunkBeamSampler(io.ComfyNode):
                 director=director and LiveDirector(director, live),
                 quality=lambda: live.quality,
                 decoder=scorer and decoder,
+                behind=Behind(pool) if apart else None,
             )
             file = writer and _video_file(writer, config, latent_hw, cls.hidden)
             live.video = file and file.saved

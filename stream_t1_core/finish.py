@@ -42,6 +42,8 @@ def finish(state: StreamState, tools: Tools, config: StreamConfig, emit: Emit) -
     final = tuple(scores.get(rank) for rank in range(max(scores) + 1))
     latent, frames = (None, None)
     shown, decoder = state.shown, tools.decoder or critic.decoder
+    if shown and tools.behind:
+        shown = tools.behind.arrived(shown)
     if shown and not config.isolated:
         shown = ends.get(best) or show(shown, tips[best], decoder)
     if config.whole:

@@ -126,7 +126,7 @@ def run_chunk(
     after = replace(state, chunk=state.chunk + 1, beams=beams, seen=pruned.seen, reseed=False)
     if tools.decoder:
         with work.meter.phase("video"):
-            after = show_settled(after, tools.decoder, config)
+            after = show_settled(after, tools.decoder, tools.behind, config)
     reports, spent = pruned.told_of(len(beams)), None
     if allotted:
         spending, spent = close_chunk(opened, state, after, allotted, reports, pruned.early)

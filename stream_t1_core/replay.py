@@ -105,7 +105,7 @@ def replay_chunk(state: StreamState, replay: Replay, work: Work) -> StreamState:
     state = replace(
         state, chunk=index + 1, beams=beams, seen=seen, reseed=reseed, spending=spending
     )
-    return show_settled(state, tools.decoder, config)
+    return show_settled(state, tools.decoder, tools.behind, config)
 
 
 def _done(

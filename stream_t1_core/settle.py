@@ -38,8 +38,13 @@ def settled_chunk(state: StreamState, config: StreamConfig) -> Chunk | None:
 def hand_out(
     tip: Chunk, settled: int, config: StreamConfig, emit: Emit, shown: Shown | None = None
 ) -> int:
-    """Emit the path to ``tip`` from frame ``settled`` on; the first frame that is left to emit."""
+    """Emit the path to ``tip`` from frame ``settled`` on; the first frame that is left to emit.
+
+    What is not ``shown`` yet is left.
+    """
     for chunk in path_from(settled, tip):
+        if shown and chunk.first_frame >= shown.until:
+            break
         emit(FramesSettled(chunk.first_frame, *footage(chunk, config, shown)))
         settled = chunk.first_frame + chunk.latent.shape[1]
     return settled

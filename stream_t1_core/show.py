@@ -5,11 +5,17 @@ chunks, always one path at a time: its frames do not depend on the search, on wh
 stopped, or on how much memory there was. What candidates, previews and rewards see are the scoring
 decoder's frames, or where a budget has enough for a chunk, the video's decoder's (``Showing``), and
 then of its past too.
+
+So no decision waits for the video's frames, unless a budget does. Where their decoder has a device
+of its own, they are made there while the next chunk is searched for (``Behind``).
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from itertools import islice
+
+import torch
 
 from .config import StreamConfig
 from .rewards.base import Piece
@@ -18,12 +24,38 @@ from .settle import path_from, settled_chunk
 from .state import AsShown, Beam, Candidate, Chunk, Shown, Start, StreamState
 
 
-def show_settled(state: StreamState, decoder: Decoder | None, config: StreamConfig) -> StreamState:
-    """The state with the frames that ``settle`` is about to hand out."""
+@dataclass(eq=False)
+class Behind:
+    """Goes over settled chunks in another thread; what it has begun is there a chunk later.
+
+    ``pool`` has one thread: a path is decoded in its order.
+    """
+
+    pool: Executor = field(repr=False)
+    _begun: tuple[int, Future[Shown]] | None = field(default=None, repr=False)
+
+    def show(self, shown: Shown, tip: Chunk, decoder: Decoder) -> Shown:
+        """What was begun before; the path from there to ``tip`` is begun."""
+        shown = self.arrived(shown)
+        mode = torch.is_inference_mode_enabled()  # each thread has its own
+        self._begun = shown.until, self.pool.submit(_show_in_mode, mode, shown, tip, decoder)
+        return shown
+
+    def arrived(self, shown: Shown) -> Shown:
+        """What was begun from ``shown`` on, waiting for it; its errors are raised here."""
+        begun, self._begun = self._begun, None
+        return begun[1].result() if begun and begun[0] == shown.until else shown
+
+
+def show_settled(
+    state: StreamState, decoder: Decoder | None, behind: Behind | None, config: StreamConfig
+) -> StreamState:
+    """The state with the frames that ``settle`` is about to hand out; or ``behind`` begins them."""
     tip = settled_chunk(state, config)
     if decoder is None or tip is None:
         return state
-    return replace(state, shown=show(state.shown, tip, decoder))
+    make = behind.show if behind and config.budget is None else show
+    return replace(state, shown=make(state.shown, tip, decoder))
 
 
 def show_given(state: StreamState, start: Start | None, decoder: Decoder) -> StreamState:
@@ -46,6 +78,11 @@ def show(
         frames = {**shown.frames, chunk.first_frame: decoded[0].cpu().clone()}
         shown = Shown(chunk.first_frame + chunk.latent.shape[1], frames, after)
     return shown
+
+
+def _show_in_mode(inference: bool, shown: Shown, tip: Chunk, decoder: Decoder) -> Shown:
+    with torch.inference_mode(inference):
+        return show(shown, tip, decoder)
 
 
 def not_shown(state: StreamState) -> list[int]:

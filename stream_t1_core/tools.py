@@ -10,7 +10,7 @@ from . import noise
 from .causal_wan import CausalWan, Text
 from .events import CandidateReport, Emit
 from .scoring import Critic, Decoder
-from .show import Showing
+from .show import Behind, Showing
 from .state import Start
 
 # (chunk, candidates with the ranks by score, kept indices, emit) -> kept indices, who chose them
@@ -39,7 +39,8 @@ class Tools:
     """The first prompt is ``text`` and the critic's; later ones are ``switches``, by chunk.
 
     ``decoder``: of the video, where the critic's is only for scoring; see ``show.py``. ``showing``:
-    for a chunk whose candidates are judged by that one nevertheless.
+    for a chunk whose candidates are judged by that one nevertheless. ``behind``: where it works
+    while the next chunk is made.
     """
 
     model: CausalWan
@@ -54,6 +55,7 @@ class Tools:
     clock: Callable[[], float] = time.perf_counter  # seconds, for measuring and budgets
     quality: Callable[[], float | None] = lambda: None  # the budget's, if it is moved as it runs
     decoder: Decoder | None = None
+    behind: Behind | None = None
     showing: Showing | None = None
 
     def critic_at(self, chunk: int) -> Critic:

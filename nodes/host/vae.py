@@ -22,10 +22,14 @@ class HostDecoder:
     if need be by moving the model off the device. What is remembered between chunks lies where keys
     and values do, ``place``; so do frames on a CUDA device. Raises ``ValueError``, which names the
     ``socket``, for another family.
+
+    ``apart``: on another device than the search, such as the CPU under the host's ``--cpu-vae``.
+    Nothing takes its place there, so once loaded it stays, and it may run in any thread.
     """
 
-    def __init__(self, vae: VAE, socket: str = "vae") -> None:
+    def __init__(self, vae: VAE, socket: str = "vae", apart: bool = False) -> None:
         self.vae = vae
+        self.apart = apart
         self.place = KVPlace.DEVICE
         stage = vae.first_stage_model
         self.kind = type(stage).__name__
@@ -42,8 +46,9 @@ class HostDecoder:
         self, latents: Tensor, state: DecoderState | None
     ) -> tuple[Tensor, DecoderState | None]:
         """See ``scoring.Decoder``."""
-        needed = self.vae.memory_used_decode(latents[:1].shape, self.vae.vae_dtype)
-        comfy.model_management.load_models_gpu([self.vae.patcher], memory_required=needed)
+        if not self.apart:
+            needed = self.vae.memory_used_decode(latents[:1].shape, self.vae.vae_dtype)
+            comfy.model_management.load_models_gpu([self.vae.patcher], memory_required=needed)
         device = self.decoder.device
         frames, after = self.decoder.decode(latents, state and state.to(device))
         if self.place is not KVPlace.DEVICE or device.type != "cuda":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from stream_t1_core.events import CandidatesMade, ChunkDone, Event, FramesSettle
 from stream_t1_core.finish import finish
 from stream_t1_core.generate import generate, stream
 from stream_t1_core.kept import AskedReel, kept
+from stream_t1_core.show import Behind
 from stream_t1_core.tools import Tools
 
 pytestmark = pytest.mark.usefixtures("no_grad")
@@ -29,6 +32,12 @@ pytestmark = pytest.mark.usefixtures("no_grad")
 def no_grad() -> Iterator[None]:
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
 
 
 def decoded(latent: Tensor) -> Tensor:
@@ -102,12 +111,86 @@ def test_given_footage_is_shown_as_it_was_given(frames: int, pictures: bool) -> 
         assert torch.equal(video.frames[: len(start.frames)], start.frames)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("frames", [0, 4])
+def test_frames_that_are_made_behind_the_search_are_the_same(
+    whole: bool, frames: int, pool: ThreadPoolExecutor
+) -> None:
+    tools = shown_tools()
+    if frames:
+        tools = replace(tools, start=given(search_tools(), frames))
+    config = search_config(latent_frames=frames + 17, given_frames=frames, whole=whole)
+
+    def run(tools: Tools) -> list[Event]:
+        events: list[Event] = []
+        generate(tools, config, LATENT_HW, events.append)
+        return events
+
+    at_once, (behind, rows) = run(tools), count_rows(replace(tools, behind=Behind(pool)))
+    late = run(behind)
+    assert rows == [1] * (config.chunks + math.ceil(frames / 3))
+    pairs = zip(*map(settled_frames, (at_once, late)), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_next_chunk_does_not_wait_for_the_frames(pool: ThreadPoolExecutor) -> None:
+    """The first chunk's frames are held back until the second one is being denoised."""
+    tools = replace(shown_tools(), behind=Behind(pool))
+    denoised, in_time, plain = threading.Event(), [], tools.decoder.decode
+
+    def decode(latents: Tensor, state: object) -> tuple[Tensor, object]:
+        in_time.append(denoised.wait(timeout=60))
+        return plain(latents, state)
+
+    tools.decoder.decode = decode
+    config = StreamConfig(latent_frames=9, search=Search(1, 2))
+
+    def emit(event: Event) -> None:
+        if isinstance(event, StepDone) and event.done > config.denoiser_calls // config.chunks:
+            denoised.set()
+
+    generate(tools, config, LATENT_HW, emit)
+    assert in_time == [True] * 3
+
+
+def test_a_decoder_that_fails_behind_the_search_ends_the_run(pool: ThreadPoolExecutor) -> None:
+    tools = replace(shown_tools(), behind=Behind(pool))
+
+    def decode(latents: Tensor, state: object) -> tuple[Tensor, object]:
+        raise RuntimeError("no memory left for decoding")
+
+    tools.decoder.decode = decode
+    states = []
+    with pytest.raises(RuntimeError, match="no memory left for decoding"):
+        for state in stream(tools, search_config(latent_frames=30), LATENT_HW):
+            states.append(state)
+    assert 0 < len(states) < 10  # what was made is there
+
+
+def test_a_budget_does_without_it(pool: ThreadPoolExecutor) -> None:
+    """It counts what the video's frames take, and may judge by them."""
+    tools = replace(shown_tools(), behind=Behind(pool))
+    threads, plain = set(), tools.decoder.decode
+
+    def decode(latents: Tensor, state: object) -> tuple[Tensor, object]:
+        threads.add(threading.current_thread())
+        return plain(latents, state)
+
+    tools.decoder.decode = decode
+    generate(tools, search_config(budget=Budget("quality", 0.5)), LATENT_HW)
+    assert threads == {threading.current_thread()}
+
+
 @pytest.mark.parametrize("snapshot", [False, True])
-def test_a_run_that_was_stopped_shows_the_same_frames(tmp_path: Path, snapshot: bool) -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_a_run_that_was_stopped_shows_the_same_frames(
+    tmp_path: Path, snapshot: bool, late: bool, pool: ThreadPoolExecutor
+) -> None:
     config = search_config(latent_frames=12, whole=not snapshot)
 
     def run(name: str, stop_at: float = math.inf, tools: Tools | None = None) -> list[tuple]:
         settled, tools = [], tools or shown_tools()
+        tools = replace(tools, behind=Behind(pool) if late else None)
         reel = AskedReel(tmp_path / name, snapshot=snapshot)
         asked = (reel, config, CUES, None, {}, tools.model.backbone, LATENT_HW)
         with kept(*asked, scoring="TAEHV") as going:

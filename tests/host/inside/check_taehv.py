@@ -1,5 +1,7 @@
 """Tiny decoders in the host: what VAELoader makes of a file, and the tiny model's own."""
 
+import threading
+
 import comfy.latent_formats
 import comfy.sd
 import pytest
@@ -73,6 +75,35 @@ def check_it_scores_and_the_vae_makes_the_video(
     plain = {name: value for name, value in inputs.items() if name != "pruner"}
     _, frames, report = node.execute(**plain).result
     assert len(frames) == 21 and '"video"' not in report
+
+
+@pytest.mark.parametrize("searched", [True, False])
+def check_a_vae_with_a_device_of_its_own_works_beside_the_search(
+    pack: Pack, searched: bool
+) -> None:
+    """As under --cpu-vae beside a GPU; here a second name of the CPU. Same video."""
+    node = pack.module("nodes.generate").StreamT1ChunkBeamSampler
+    threads: list[threading.Thread] = []
+
+    def made(vae: comfy.sd.VAE) -> Tensor:
+        inputs = sampler_inputs(pack, pack.module("stream_t1_core.rewards.flicker").Flicker())
+        inputs |= {"latent": {"samples": torch.zeros(1, 16, 12, 4, 4)}, "vae": vae}
+        inputs["scoring_vae"] = pack.module("nodes.host.tiny").load_scoring_vae()
+        if not searched:
+            del inputs["pruner"]
+        threads.clear()
+        return node.execute(**inputs)[1]
+
+    vae, apart = (pack.module("nodes.host.tiny").load_vae() for _ in range(2))
+    apart.device = torch.device("cpu", 0)
+    for one in (vae, apart):
+        one.first_stage_model.decoder.conv1.register_forward_pre_hook(
+            lambda *_: threads.append(threading.current_thread())
+        )
+    frames, here = made(vae), threading.current_thread()
+    assert set(threads) == {here}
+    assert (made(apart) - frames).abs().max() < 1e-5
+    assert threads[0] is not here  # what settles at the end of the run has nothing to work beside
 
 
 def check_a_tiny_decoder_of_another_model_is_refused(pack: Pack) -> None:
