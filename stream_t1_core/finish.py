@@ -36,7 +36,7 @@ def finish(state: StreamState, tools: Tools, config: StreamConfig, emit: Emit) -
         ends = {rank: show(state.shown, tip, tools.decoder) for rank, tip in tips.items()}
     scores = {}
     for rank, tip in tips.items():
-        judged = as_shown(ends[rank], tip.path()) if ends else None
+        judged = as_shown(ends[rank], tip) if ends else None
         scores[rank] = scoring.final_score(tip, critic, config, state.seen, judged)
     best = [*tips][search.choose([*scores.values()])]
     final = tuple(scores.get(rank) for rank in range(max(scores) + 1))

@@ -10,7 +10,7 @@ So no decision waits for the video's frames, unless a budget does. Where their d
 of its own, they are made there while the next chunk is searched for (``Behind``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -91,11 +91,15 @@ def not_shown(state: StreamState) -> list[int]:
     return [len(path_from(state.shown.until, tip)) if tip else 0 for tip in tips]
 
 
-def as_shown(shown: Shown, path: Sequence[Chunk]) -> AsShown:
-    """These chunks by the video's frames; what was forgotten of them is there as it was scored."""
+def as_shown(shown: Shown, tip: Chunk, most: int | None = None) -> AsShown:
+    """The path to ``tip``, or the last ``most`` chunks of it, by the video's frames.
+
+    What was forgotten of them is there as it was scored.
+    """
+    path = [*islice(tip.ancestors(), most)][::-1]
     made = [shown.frames.get(chunk.first_frame) for chunk in path]
     pieces = [c.piece if x is None else Piece(x) for c, x in zip(path, made, strict=True)]
-    return AsShown(tuple(pieces), shown.frames.get(0, path[-1].opening))
+    return AsShown(tuple(pieces), shown.frames.get(0, tip.opening))
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +143,6 @@ class Showing:
             return None, None
         if beam not in self._ends:
             shown = show(self.begun, beam.chunk, self.decoder, before)
-            past = [*islice(beam.chunk.ancestors(), self.span - 1)][::-1]
-            self._ends[beam] = as_shown(shown, past), shown.decoder_state
+            past = as_shown(shown, beam.chunk, self.span - 1)
+            self._ends[beam] = past, shown.decoder_state
         return self._ends[beam]

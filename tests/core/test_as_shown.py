@@ -122,11 +122,12 @@ def test_it_is_predicted_from_what_settling_took_and_guessed_before() -> None:
 
 
 @pytest.mark.parametrize("refine", [None, Refine()])
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(("whole", "span"), [(True, 3), (False, 3), (True, 1), (False, 1)])
 def test_a_run_with_enough_is_the_one_without_a_decoder_for_scoring(
-    refine: Refine | None, whole: bool
+    refine: Refine | None, whole: bool, span: int
 ) -> None:
-    config = search_config(search=STANDARDISED, refine=refine, whole=whole, latent_frames=18)
+    search = replace(STANDARDISED, span_chunks=span)
+    config = search_config(search=search, refine=refine, whole=whole, latent_frames=18)
     config = replace(config, budget=Budget(amount=1.0))
     pictures, chunks = events_of(shown_tools(), config)
     plain_pictures, plain_chunks = events_of(search_tools(), config)
