@@ -57,7 +57,7 @@ BENCHMARKS = {  # what two cores take for it, about, and what runs; quality firs
     "scoring_decoder": ("5 minutes", ["benchmarks.scoring_decoder"]),
     "first_noise": ("2 minutes", ["benchmarks.first_noise"]),
     "noise_again": ("15 minutes", ["benchmarks.noise_again"]),
-    "positions": ("15 minutes", ["benchmarks.positions"]),
+    "positions": ("20 minutes", ["benchmarks.positions"]),
     "deadline": ("10 minutes", ["benchmarks.deadline"]),
     "speed": ("5 minutes", ["benchmarks.speed", "--size", "tiny"]),
     "overlap": ("1 minute", ["benchmarks.overlap", "--size", "tiny"]),

@@ -57,7 +57,7 @@ def part(row: Row, first: int) -> Row:
 
 
 def main() -> None:
-    options = command_line(__doc__, clips=12, adds=False).parse_args()
+    options = command_line(__doc__, clips=24, adds=False).parse_args()
     clips = range(FIRST_CLIP, FIRST_CLIP + options.clips)
     jobs = [(kind, clip) for clip in clips for kind in POSITIONS]
     found = rows("positions", measure, jobs, options.processes)
