@@ -54,6 +54,7 @@ def ladder(axis: "Axes", found: Mapping[str, Mean | None], marked: str = "") -> 
             axis.plot(value.mean, place, "o", color=colour)
     axis.set_yticks(range(len(found)), [*found])
     axis.set_ylim(len(found) - 0.5, -0.5)
+    axis.locator_params(axis="x", nbins=5)
     axis.grid(alpha=0.3, axis="x")
     if any(isinstance(value, Difference) for value in found.values()):
         axis.axvline(0, color="0.6", linewidth=1)
