@@ -48,6 +48,7 @@ from .speed import (
     bench,
     bench_of,
     device_name,
+    present,
     streaming_decoder,
 )
 from .speed_sizes import SIZES
@@ -389,7 +390,7 @@ def _row(name: str, cells: Sequence[float | None]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="A GPU's numbers, in one call of some minutes.")
     parser.add_argument("--size", choices=[*SIZES], default="longlive")
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", type=present, default="cuda")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--chunks", type=int, default=2, help="counted, after the first of a run")
     parser.add_argument("--backend", default="inductor", help="of torch.compile")

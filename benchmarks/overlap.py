@@ -21,7 +21,7 @@ import torch
 
 from .measured import write
 from .page import headed
-from .speed import GIVEN, Bench, bench, device_name
+from .speed import GIVEN, Bench, bench, device_name, present
 from .speed_sizes import SIZES
 
 CHUNK = 3  # latent frames
@@ -119,7 +119,7 @@ def words(told: dict[str, Any], where: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--size", choices=[*SIZES], default="tiny")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", type=present, default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--times", type=int, default=15, help="turns that are counted")
     options = parser.parse_args()

@@ -353,7 +353,7 @@ def plot(seconds: Mapping[str, Mapping[str, float]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Seconds and bytes of a chunk, by phase.")
     parser.add_argument("--size", choices=[*SIZES], default="tiny")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", type=present, default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--chunks", type=int, default=3, help="counted, after the first")
     options = parser.parse_args()
@@ -372,6 +372,16 @@ def main() -> None:
     name = f"speed_{options.size}" + (f"_{options.device}" if options.device != "cpu" else "")
     write(name, {**told, "chunks_decided_alike": alike(runs)}, words(runs, aims, head))
     plot({name: run.seconds for name, run in runs.items()}, RESULTS / f"{name}.png")
+
+
+def present(name: str) -> str:
+    """A command line's device, where there is one."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # of a PyTorch that was built without CUDA
+        reason = str(error).splitlines()[0]
+        raise argparse.ArgumentTypeError(f"{name!r} cannot be used: {reason}") from None
+    return name
 
 
 def device_name(device: torch.device) -> str:

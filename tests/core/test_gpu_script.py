@@ -46,6 +46,12 @@ def test_a_section_that_fails_is_told_and_the_next_one_runs(tmp_path: Path) -> N
     assert f"{names[0]}: failed" in (tmp_path / "gpu.md").read_text()
 
 
+def test_a_device_that_is_not_there_is_refused(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        gpu.main(["--device", "cuda:99"])
+    assert "argument --device: 'cuda:99' cannot be used: " in capsys.readouterr().err
+
+
 def test_operations_of_a_call_are_those_of_its_products() -> None:
     shape = BackboneShape(dim=8, ffn_dim=20, num_layers=3, num_heads=2, text_len=4)
     layers = WanBackbone(shape).blocks
